@@ -1,0 +1,289 @@
+"""Settings of model, data and training as plain dataclasses. Imports no torch, so that ``--help`` answers at once.
+
+The defaults are the paper's ResNet-50-FPN on KINS; the YAML files in ``configs/`` hold only differences. Units and ranges
+stand beside each field; ``__post_init__`` refuses values outside them with a :class:`ConfigError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from amodal.errors import ConfigError
+
+
+def _require(ok: bool, key: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{key} is {value!r}, must be {rule}")
+
+
+@dataclass
+class TransformConfig:
+    """Resizing and normalisation of images.
+
+    Attributes:
+        min_size: pixels; the shorter side in training, drawn from this list for each image.
+        max_size: pixels; the longer side never exceeds it.
+        test_min_size: pixels; the shorter side in test.
+        test_max_size: pixels; the longest side in test.
+        mean: RGB mean of pixel values in 0..1.
+        std: RGB standard deviation of pixel values in 0..1.
+    """
+
+    min_size: list[int] = field(default_factory=lambda: [800])
+    max_size: int = 3000
+    test_min_size: int = 800
+    test_max_size: int = 3000
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+    def __post_init__(self) -> None:
+        _require(bool(self.min_size) and min(self.min_size) >= 16, "transform.min_size", self.min_size, "sizes >= 16")
+        _require(self.test_min_size >= 16, "transform.test_min_size", self.test_min_size, ">= 16")
+        _require(self.max_size >= max(self.min_size), "transform.max_size", self.max_size, ">= transform.min_size")
+        _require(
+            self.test_max_size >= self.test_min_size,
+            "transform.test_max_size",
+            self.test_max_size,
+            ">= transform.test_min_size",
+        )
+
+
+@dataclass
+class BackboneConfig:
+    """Backbone and feature pyramid.
+
+    Attributes:
+        name: "nano" (ResNet-10), "nano18" (ResNet-18-like) or any torchvision ResNet ("resnet50", "resnet101", ...).
+        weights: torchvision weight name ("ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"), path
+            of a .safetensors file, or null for random initialisation.
+        norm: "frozen_bn" or "group" (GroupNorm, for training from scratch).
+        channels: C, channels of every pyramid level.
+        trainable_layers: how many of the five stages, counted from the last, are trained.
+        extra_level: add a P6 by max pooling, used by the RPN only.
+    """
+
+    name: str = "resnet50"
+    weights: str | None = None
+    norm: Literal["frozen_bn", "group"] = "frozen_bn"
+    channels: int = 256
+    trainable_layers: int = 3
+    extra_level: bool = True
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.trainable_layers <= 5, "backbone.trainable_layers", self.trainable_layers, "0 to 5")
+        _require(self.channels >= 8 and self.channels % 8 == 0, "backbone.channels", self.channels, "a multiple of 8")
+
+
+@dataclass
+class RPNConfig:
+    """Region proposal network.
+
+    Attributes:
+        anchor_sizes: pixels of the network image, one for each pyramid level (P6 included).
+        aspect_ratios: height / width of the anchors.
+        pre_nms_train, pre_nms_test: proposals kept a level before NMS.
+        post_nms_train, post_nms_test: proposals kept an image after NMS.
+        nms: IoU of proposal NMS.
+        fg_iou, bg_iou: an anchor is object at IoU >= fg_iou, background below bg_iou.
+        batch_per_image: anchors sampled an image.
+        positive_fraction: largest share of objects among them.
+    """
+
+    anchor_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    aspect_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    pre_nms_train: int = 2000
+    pre_nms_test: int = 1000
+    post_nms_train: int = 1000
+    post_nms_test: int = 1000
+    nms: float = 0.7
+    fg_iou: float = 0.7
+    bg_iou: float = 0.3
+    batch_per_image: int = 256
+    positive_fraction: float = 0.5
+
+
+@dataclass
+class BoxHeadConfig:
+    """Box head, RoI sampling and detection.
+
+    Attributes:
+        channels: width of the two fully connected layers.
+        pool_size: cells of the pooled map, a side.
+        box_weights: Faster R-CNN delta weights (x, y, w, h).
+        batch_per_image: proposals sampled an image.
+        positive_fraction: largest share of positives among them.
+        fg_iou: a proposal is positive at IoU >= fg_iou with an amodal box.
+        score_threshold: detections at or below it are dropped.
+        nms: IoU of the per-class NMS.
+        detections: most detections an image.
+    """
+
+    channels: int = 1024
+    pool_size: int = 7
+    box_weights: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+    batch_per_image: int = 512
+    positive_fraction: float = 0.25
+    fg_iou: float = 0.5
+    score_threshold: float = 0.05
+    nms: float = 0.5
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.score_threshold < 1.0, "box_head.score_threshold", self.score_threshold, "in [0, 1)")
+        _require(0.0 < self.nms <= 1.0, "box_head.nms", self.nms, "in (0, 1]")
+        _require(self.detections >= 1, "box_head.detections", self.detections, ">= 1")
+
+
+@dataclass
+class MaskHeadConfig:
+    """Mask heads: convolutions, deconvolution, predictor.
+
+    Attributes:
+        channels: width of the convolutions.
+        convs: 3 x 3 convolutions before the deconvolution.
+        pool_size: cells of the pooled map, a side; masks have twice as many.
+        soft_targets: train on area fractions of the cells instead of 0 / 1.
+    """
+
+    channels: int = 256
+    convs: int = 4
+    pool_size: int = 14
+    soft_targets: bool = False
+
+
+@dataclass
+class MethodConfig:
+    """Settings that belong to one system; each system has a subclass."""
+
+
+@dataclass
+class MaskRCNNConfig(MethodConfig):
+    """Mask R-CNN (He et al., ICCV 2017) trained on amodal boxes and amodal masks; it has no visible mask."""
+
+
+@dataclass
+class PGExpConfig(MethodConfig):
+    """PGExp (Chen et al., AAAI 2023). This version has set #1 of Table 1: visible and amodal mask head in B^o.
+
+    Attributes:
+        box_expansion: how B^o becomes B^a; "none" keeps it.
+        mask_expansion: how the amodal mask is predicted; "plain" from the pooled features alone.
+    """
+
+    box_expansion: Literal["none"] = "none"
+    mask_expansion: Literal["plain"] = "plain"
+
+
+METHOD_CONFIGS: dict[str, type[MethodConfig]] = {"mask_rcnn": MaskRCNNConfig, "pgexp": PGExpConfig}
+
+
+@dataclass
+class ModelConfig:
+    """A detector: its parts and the system's own settings.
+
+    Attributes:
+        system: name of the system, see ``amodal methods``.
+        method: the system's own settings; null for its defaults.
+    """
+
+    system: str = "mask_rcnn"
+    method: MethodConfig | None = None
+    transform: TransformConfig = field(default_factory=TransformConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+
+    def __post_init__(self) -> None:
+        levels = 5 if self.backbone.extra_level else 4
+        sizes = self.rpn.anchor_sizes
+        _require(len(sizes) == levels, "model.rpn.anchor_sizes", sizes, f"{levels} sizes, one for each pyramid level")
+
+
+@dataclass
+class DataConfig:
+    """Annotation files and image folders.
+
+    Attributes:
+        train: annotation file to train on.
+        train_images: folder its file names are relative to.
+        val: annotation file evaluated during training; null: no evaluation.
+        val_images: folder its file names are relative to.
+        flip: probability of a horizontal flip in training.
+        workers: loader processes.
+    """
+
+    train: str = ""
+    train_images: str = ""
+    val: str | None = None
+    val_images: str | None = None
+    flip: float = 0.5
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.flip <= 1.0, "data.flip", self.flip, "in [0, 1]")
+        _require(self.workers >= 0, "data.workers", self.workers, ">= 0")
+
+
+@dataclass
+class OptimConfig:
+    """SGD with warm-up and steps, as the earlier work.
+
+    Attributes:
+        lr: learning rate for ``batch_size`` images.
+        momentum: SGD momentum.
+        weight_decay: L2 penalty.
+        clip_norm: largest gradient norm; null: no clipping.
+        warmup_steps: linear warm-up length.
+        warmup_factor: learning rate at step 0 relative to ``lr``.
+        milestones: steps at which the rate falls by ``gamma``; values below 1 are fractions of ``steps``.
+        gamma: factor of each fall.
+    """
+
+    lr: float = 0.0025
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    warmup_steps: int = 1000
+    warmup_factor: float = 0.001
+    milestones: list[float] = field(default_factory=lambda: [0.625, 0.834])
+    gamma: float = 0.1
+
+
+@dataclass
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        out: run folder.
+        steps: optimiser steps.
+        batch_size: images a step, over all processes and micro-batches.
+        accumulate: micro-batches a step.
+        seed: of initialisation, data order, augmentation and sampling.
+        precision: "no" (float32), "bf16" or "fp16".
+        eval_every: steps between evaluations on ``data.val``; 0: only at the end.
+        save_every: steps between ``last`` checkpoints.
+        log_every: steps between log lines.
+    """
+
+    out: str = "runs/train"
+    steps: int = 48000
+    batch_size: int = 1
+    accumulate: int = 1
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    eval_every: int = 5000
+    save_every: int = 1000
+    log_every: int = 20
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "steps", self.steps, ">= 1")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
+        _require(self.accumulate >= 1, "accumulate", self.accumulate, ">= 1")
+        _require(
+            self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of {self.batch_size}"
+        )

@@ -1,0 +1,46 @@
+"""Errors a user can mend. The command line prints them as one line and exits with code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class AmodalError(Exception):
+    """Something the user gave is wrong; the message is one line that names the culprit."""
+
+
+class DataError(AmodalError):
+    """A fault in annotations, results or images, located as exactly as it is known.
+
+    Attributes:
+        file: the file that holds the fault.
+        image_id: id of the image as the file writes it, or None where the fault is not tied to one.
+        annotation_id: id of the annotation (for results: position in the list), or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        image_id: object = None,
+        annotation_id: object = None,
+    ) -> None:
+        self.reason = message
+        self.file = None if file is None else str(file)
+        self.image_id = image_id
+        self.annotation_id = annotation_id
+        where = [] if self.file is None else [self.file]
+        if image_id is not None:
+            where.append(f"image {image_id}")
+        if annotation_id is not None:
+            where.append(f"annotation {annotation_id}")
+        super().__init__(": ".join([*where, message]))
+
+
+class ConfigError(AmodalError):
+    """A setting is unknown, out of range, or does not fit the others; the message names its key."""
+
+
+class WeightsError(AmodalError):
+    """A weight file is missing, damaged, of the wrong kind, or does not fit the model."""

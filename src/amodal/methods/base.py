@@ -1,0 +1,49 @@
+"""The contract of a method. A system is a :class:`Branch` behind the detector that all systems share.
+
+The detector (``models.rcnn``) does what is common: backbone, proposals, RoI sampling, class and box prediction, NMS,
+thresholds, pasting. A branch gets pyramid features and regions and answers with amodal masks, and whatever else its paper
+predicts. It never asks whether it is training: regions are of one type in both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from amodal.structures import BranchOutput, LossTerm, RoIs
+
+
+class Branch(nn.Module, ABC):
+    """Everything of a system that comes after the box head.
+
+    Features are a dict of pyramid levels "0" (stride 4) to "3" (stride 32), float [B, C, H, W], in the frame of the
+    padded network image. A branch pools them itself, with whatever poolers it owns (ASN has a 7 x 7 stream beside its
+    14 x 14 one).
+
+    Class attributes:
+        has_visible: whether the system predicts visible masks.
+    """
+
+    has_visible: bool = False
+
+    @abstractmethod
+    def forward(self, features: dict[str, Tensor], rois: RoIs) -> BranchOutput:
+        """Masks (and better boxes) for the regions, R of them; R may be 0."""
+
+    @abstractmethod
+    def loss(self, output: BranchOutput, rois: RoIs, features: dict[str, Tensor]) -> dict[str, LossTerm]:
+        """Loss terms by name for regions with ground truth; every term touches its parameters even when R is 0."""
+
+    def rescore(self, features: dict[str, Tensor], candidates: RoIs) -> Tensor | None:
+        """New scores float [R] for detection candidates *before* NMS (VRSP re-weights there); None keeps them.
+
+        Candidates are all (proposal, class) pairs above the score threshold, boxes decoded and clipped.
+        """
+        return None
+
+    def extra_loss(
+        self, features: dict[str, Tensor], sampled: RoIs, is_object: Tensor
+    ) -> dict[str, LossTerm]:
+        """Loss terms over *all* sampled proposals, background included (bool [S] ``is_object``); ASN's occlusion stream."""
+        return {}
