@@ -1,0 +1,271 @@
+"""What a model answers for one image: boxes, classes, scores, and masks pasted into the image when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from amodal.errors import AmodalError, DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Part = Literal["amodal", "visible", "occluded"]
+Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | npt.NDArray[Any]
+
+_PER_OBJECT = ("boxes", "labels", "scores", "amodal_probs", "visible_probs", "frames")
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Prediction:
+    """Objects found in one image. All tensors live on the CPU; coordinates are pixels of the input image.
+
+    Attributes:
+        boxes: float32 [N, 4], amodal boxes B^a, ``(x0, y0, x1, y1)``.
+        labels: int64 [N], 0-based class index.
+        scores: float32 [N], 0 to 1, descending.
+        amodal_probs: float [N, S, S], probability that a cell belongs to the whole object, in frame ``boxes``.
+        visible_probs: float [N, S, S], the same for the visible part, in frame ``frames``; None: the system has none.
+        frames: float32 [N, 4], boxes B^o that ``visible_probs`` refers to; None: the same as ``boxes``.
+        image_size: (height, width) of the input image in pixels.
+        class_names: name of each class index.
+        category_ids: id of each class index in the annotation file.
+        image: uint8 [height, width, 3] RGB, kept for :meth:`draw`; None where it was not kept.
+
+    Masks are bool [N, height, width], made at the first question and kept. Those of the visible part are None for a
+    system that predicts none.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    amodal_probs: Tensor
+    visible_probs: Tensor | None = None
+    frames: Tensor | None = None
+    image_size: tuple[int, int]
+    class_names: list[str]
+    category_ids: list[int]
+    image: npt.NDArray[np.uint8] | None = None
+    _made: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def __len__(self) -> int:
+        return int(self.boxes.shape[0])
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        shown = [f"{name} {score:.2f}" for name, score in zip(self.names[:4], self.scores[:4].tolist(), strict=True)]
+        if len(self) > 4:
+            shown.append(f"and {len(self) - 4} more")
+        masks = "amodal" if self.visible_probs is None else "amodal and visible"
+        found = ": " + ", ".join(shown) if shown else ""
+        return f"Prediction({len(self)} objects in {width} x {height} px, {masks} masks{found})"
+
+    def __getitem__(self, index: Index) -> Prediction:
+        """The chosen objects, as a Prediction of the same image.
+
+        Args:
+            index: an int (one object, still a Prediction), a slice, a list, array or tensor of positions or of bools.
+
+        Raises:
+            IndexError: a position is outside, or there are not as many bools as objects.
+        """
+        rows = _rows(index, len(self))
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in _PER_OBJECT}
+        part = replace(self, **{name: None if value is None else value[rows] for name, value in chosen.items()})
+        part._made = {name: value[rows] for name, value in self._made.items()}
+        return part
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of each object."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    @property
+    def amodal_masks(self) -> Tensor:
+        """bool [N, height, width], the whole objects as far as they lie in the image."""
+        return self._mask("amodal", self.amodal_probs, self.boxes)
+
+    @property
+    def visible_masks(self) -> Tensor | None:
+        """bool [N, height, width], what can be seen of the objects; None for a system without visible masks."""
+        if self.visible_probs is None:
+            return None
+        return self._mask("visible", self.visible_probs, self.boxes if self.frames is None else self.frames)
+
+    @property
+    def occluded_masks(self) -> Tensor | None:
+        """bool [N, height, width], amodal and not visible; None for a system without visible masks."""
+        visible = self.visible_masks
+        return None if visible is None else self.amodal_masks & ~visible
+
+    @property
+    def visible_boxes(self) -> Tensor | None:
+        """float32 [N, 4], tight around the visible masks; zeros where nothing is visible; None without such masks."""
+        visible = self.visible_masks
+        return None if visible is None else _tight(visible)
+
+    @property
+    def visible_rates(self) -> Tensor | None:
+        """float32 [N], visible share of the amodal mask, ``|V and A| / |A|`` in pixels of the image.
+
+        1 where the amodal mask is empty (nothing is hidden); None for a system without visible masks.
+        """
+        visible = self.visible_masks
+        if visible is None:
+            return None
+        whole = self.amodal_masks.flatten(1).sum(1)
+        seen = (self.amodal_masks & visible).flatten(1).sum(1)
+        return torch.where(whole > 0, seen / whole.clamp(min=1), torch.ones(len(self)))
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """The objects in the results format, ready for ``json.dump``.
+
+        Boxes are rounded to 1/10,000 pixel and scores to eight decimals, so equal predictions give equal files.
+
+        Args:
+            image_id: id of the image in the annotation file.
+
+        Returns:
+            One dict an object: ``image_id, category_id, score, bbox`` (amodal, x y width height in pixels),
+            ``segmentation`` (amodal, compressed RLE); where the system has visible masks ``visible_mask``, ``visible_bbox``.
+        """
+        results = [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "score": round(score, 8),
+                "bbox": _xywh(box),
+                "segmentation": rle,
+            }
+            for label, score, box, rle in zip(
+                self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), _encode(self.amodal_masks), strict=True
+            )
+        ]
+        visible, boxes = self.visible_masks, self.visible_boxes
+        if visible is not None and boxes is not None:
+            for result, rle, box in zip(results, _encode(visible), boxes.tolist(), strict=True):
+                result.update(visible_mask=rle, visible_bbox=_xywh(box))
+        return results
+
+    def to_supervision(self, part: Part = "amodal") -> Any:
+        """``supervision.Detections`` with masks and boxes of one part.
+
+        Args:
+            part: "amodal" (boxes as predicted), "visible" or "occluded" (boxes tight around those masks).
+
+        Raises:
+            AmodalError: unknown part, a part that this system has not, or ``supervision`` is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise AmodalError(
+                "to_supervision needs the package supervision: pip install 'amodal[supervision]'"
+            ) from error
+        masks = self._part(part)
+        boxes = self.boxes if part == "amodal" else _tight(masks)
+        return supervision.Detections(
+            xyxy=boxes.numpy().astype(np.float32),
+            mask=masks.numpy(),
+            confidence=self.scores.numpy().astype(np.float32),
+            class_id=self.labels.numpy().astype(int),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def draw(self, path: str | Path | None = None) -> Image.Image:
+        """The image with the visible parts filled, the hidden parts hatched, amodal boxes and labels.
+
+        Args:
+            path: where to write it, too (the suffix names the format); None: only return it.
+
+        Raises:
+            DataError: the prediction carries no image.
+        """
+        from PIL import Image
+
+        from amodal.viz.instances import draw_instances
+
+        if self.image is None:
+            raise DataError("this prediction carries no image to draw on; set prediction.image to the RGB array first")
+        visible = self.visible_masks
+        drawn = Image.fromarray(
+            draw_instances(
+                self.image,
+                self.boxes.numpy(),
+                self.amodal_masks.numpy(),
+                None if visible is None else visible.numpy(),
+                self.names,
+                self.scores.numpy(),
+            )
+        )
+        if path is not None:
+            drawn.save(path)
+        return drawn
+
+    def _mask(self, name: str, probs: Tensor, boxes: Tensor) -> Tensor:
+        if name not in self._made:
+            from amodal.frames import paste
+
+            self._made[name] = paste(probs, boxes, *self.image_size)
+        return self._made[name]
+
+    def _part(self, part: str) -> Tensor:
+        if part not in ("amodal", "visible", "occluded"):
+            raise AmodalError(f"part is {part!r}, must be 'amodal', 'visible' or 'occluded'")
+        masks: Tensor | None = getattr(self, f"{part}_masks")
+        if masks is None:
+            raise AmodalError(f"part {part!r}: this system predicts no visible masks, only 'amodal' is there")
+        return masks
+
+
+def _rows(index: Index, count: int) -> Tensor:
+    """int64 positions that an index chooses among ``count`` objects."""
+    if isinstance(index, slice):
+        return torch.arange(count)[index]
+    rows = torch.as_tensor(index).detach().cpu()
+    rows = rows.reshape(1) if rows.ndim == 0 else rows
+    if rows.ndim == 1 and rows.numel() == 0 and rows.dtype != torch.bool:
+        return rows.long()
+    if rows.ndim != 1 or rows.is_floating_point():
+        raise IndexError("an index is an int, a slice, or a 1-d list, array or tensor of ints or bools")
+    if rows.dtype == torch.bool:
+        if len(rows) != count:
+            raise IndexError(f"{len(rows)} bools for {count} objects")
+        return torch.nonzero(rows).flatten()
+    if bool(((rows < -count) | (rows >= count)).any()):
+        raise IndexError(f"position outside the {count} objects")
+    return torch.where(rows < 0, rows + count, rows).long()
+
+
+def _tight(masks: Tensor) -> Tensor:
+    """float32 [N, 4], outer pixel edges of bool masks [N, H, W]; zeros where a mask is empty."""
+    edges = []
+    for axis in (1, 2):
+        line = masks.any(dim=axis).byte()
+        edges.append((line.argmax(1), line.shape[1] - line.flip(1).argmax(1)))
+    (x0, x1), (y0, y1) = edges
+    boxes = torch.stack([x0, y0, x1, y1], dim=1).float()
+    return boxes * masks.flatten(1).any(dim=1)[:, None]
+
+
+def _xywh(box: list[float]) -> list[float]:
+    x0, y0, x1, y1 = box
+    return [round(value, 4) for value in (x0, y0, x1 - x0, y1 - y0)]
+
+
+def _encode(masks: Tensor) -> list[dict[str, Any]]:
+    """Compressed RLE of bool masks [N, H, W], counts as str. The masks are our own, so the C library may read them."""
+    from pycocotools import mask as coco
+
+    if len(masks) == 0:
+        return []
+    columns = masks.byte().transpose(1, 2).contiguous().numpy()
+    codes = coco.encode(columns.transpose(2, 1, 0))
+    return [{"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")} for code in codes]
