@@ -6,6 +6,7 @@ stand beside each field; ``__post_init__`` refuses values outside them with a :c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -102,6 +103,16 @@ class RPNConfig:
     batch_per_image: int = 256
     positive_fraction: float = 0.5
 
+    def __post_init__(self) -> None:
+        sizes, ratios = self.anchor_sizes, self.aspect_ratios
+        _require(bool(sizes) and min(sizes) >= 1, "rpn.anchor_sizes", sizes, "sizes >= 1")
+        _require(bool(ratios) and all(0 < r < math.inf for r in ratios), "rpn.aspect_ratios", ratios, "ratios > 0")
+        for name in ("pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test", "batch_per_image"):
+            _require(getattr(self, name) >= 1, f"rpn.{name}", getattr(self, name), ">= 1")
+        for name in ("nms", "fg_iou", "bg_iou", "positive_fraction"):
+            _require(0.0 < getattr(self, name) <= 1.0, f"rpn.{name}", getattr(self, name), "in (0, 1]")
+        _require(self.bg_iou <= self.fg_iou, "rpn.bg_iou", self.bg_iou, "<= rpn.fg_iou")
+
 
 @dataclass
 class BoxHeadConfig:
@@ -130,6 +141,13 @@ class BoxHeadConfig:
     detections: int = 100
 
     def __post_init__(self) -> None:
+        for name in ("channels", "pool_size", "batch_per_image"):
+            _require(getattr(self, name) >= 1, f"box_head.{name}", getattr(self, name), ">= 1")
+        for name in ("positive_fraction", "fg_iou"):
+            _require(0.0 < getattr(self, name) <= 1.0, f"box_head.{name}", getattr(self, name), "in (0, 1]")
+        weights = self.box_weights
+        ok = len(weights) == 4 and all(0 < w < math.inf for w in weights)
+        _require(ok, "box_head.box_weights", weights, "four weights > 0")
         _require(0.0 <= self.score_threshold < 1.0, "box_head.score_threshold", self.score_threshold, "in [0, 1)")
         _require(0.0 < self.nms <= 1.0, "box_head.nms", self.nms, "in (0, 1]")
         _require(self.detections >= 1, "box_head.detections", self.detections, ">= 1")
@@ -150,6 +168,11 @@ class MaskHeadConfig:
     convs: int = 4
     pool_size: int = 14
     soft_targets: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "pool_size"):
+            _require(getattr(self, name) >= 1, f"mask_head.{name}", getattr(self, name), ">= 1")
+        _require(self.convs >= 0, "mask_head.convs", self.convs, ">= 0")
 
 
 @dataclass
@@ -228,12 +251,13 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """SGD with warm-up and steps, as the earlier work.
+    """Optimiser, with linear warm-up and steps as the earlier work has them.
 
     Attributes:
+        name: "sgd" (with momentum) or "adamw" (which does not read ``momentum``).
         lr: learning rate for ``batch_size`` images.
         momentum: SGD momentum.
-        weight_decay: L2 penalty.
+        weight_decay: L2 penalty; the scales and shifts of normalisation layers have none.
         clip_norm: largest gradient norm; null: no clipping.
         warmup_steps: linear warm-up length.
         warmup_factor: learning rate at step 0 relative to ``lr``.
@@ -241,6 +265,7 @@ class OptimConfig:
         gamma: factor of each fall.
     """
 
+    name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.0025
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -249,6 +274,17 @@ class OptimConfig:
     warmup_factor: float = 0.001
     milestones: list[float] = field(default_factory=lambda: [0.625, 0.834])
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.lr < math.inf, "optim.lr", self.lr, "> 0")
+        _require(0.0 <= self.momentum < 1.0, "optim.momentum", self.momentum, "in [0, 1)")
+        _require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, ">= 0")
+        ok = self.clip_norm is None or 0.0 < self.clip_norm < math.inf
+        _require(ok, "optim.clip_norm", self.clip_norm, "> 0, or null for no clipping")
+        _require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, ">= 0")
+        _require(0.0 < self.warmup_factor <= 1.0, "optim.warmup_factor", self.warmup_factor, "in (0, 1]")
+        _require(all(0 < m < math.inf for m in self.milestones), "optim.milestones", self.milestones, "steps > 0")
+        _require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "in (0, 1]")
 
 
 @dataclass
@@ -284,6 +320,10 @@ class TrainConfig:
         _require(self.steps >= 1, "steps", self.steps, ">= 1")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         _require(self.accumulate >= 1, "accumulate", self.accumulate, ">= 1")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+        _require(self.eval_every >= 0, "eval_every", self.eval_every, ">= 0")
+        _require(self.save_every >= 1, "save_every", self.save_every, ">= 1")
+        _require(self.log_every >= 1, "log_every", self.log_every, ">= 1")
         _require(
             self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of {self.batch_size}"
         )

@@ -1,0 +1,258 @@
+"""The command line ``amodal VERB``: one typed function a verb, in ``amodal/verbs``.
+
+Only the module of the verb asked for is imported, and no verb module imports torch before its function runs; so help
+answers at once. A mistake of the user ends in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from argparse import SUPPRESS, ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+from amodal import __version__
+from amodal.errors import AmodalError
+
+VERBS: dict[str, str] = {
+    "demo": "amodal.verbs.demo:demo",
+    "scenes": "amodal.verbs.scenes:scenes",
+    "convert": "amodal.verbs.convert:convert",
+    "check": "amodal.verbs.check:check",
+    "show": "amodal.verbs.show:show",
+    "train": "amodal.verbs.train:train",
+    "test": "amodal.verbs.test:test",
+    "predict": "amodal.verbs.predict:predict",
+    "evaluate": "amodal.verbs.evaluate:evaluate",
+    "methods": "amodal.verbs.methods:methods",
+    "info": "amodal.verbs.info:info",
+}
+"""Verb -> ``module:function``."""
+
+SUMMARIES: dict[str, str] = {
+    "demo": "draw scenes, predict with the weights that ship with the package, write a report",
+    "scenes": "draw a data set of occlusion scenes",
+    "convert": "turn any known annotation schema into the canonical one",
+    "check": "problems of an annotation file, then its statistics",
+    "show": "pictures of visible and occluded parts",
+    "train": "train a system, or fine-tune a checkpoint",
+    "test": "predict and evaluate a checkpoint on annotated images",
+    "predict": "masks for images or folders of images",
+    "evaluate": "metrics from an annotation file and a results file",
+    "methods": "the systems and their papers",
+    "info": "versions, devices, free memory",
+}
+
+_USAGE_EXIT = 2
+
+
+class UsageError(AmodalError):
+    """The command line itself is wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``amodal VERB ...``.
+
+    Returns:
+        The exit code: 0 done, 1 failed or findings, 2 wrong input, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else _USAGE_EXIT
+    if words[0] == "--version":
+        print(f"amodal {__version__}")
+        return 0
+    verb = words[0]
+    if os.environ.get("AMODAL_DEBUG") == "1":
+        return _run(verb, words[1:])
+    try:
+        return _run(verb, words[1:])
+    except AmodalError as error:
+        return _fail(verb, str(error), _USAGE_EXIT)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) is gone; flushing stdout again at exit would only raise the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(verb, f"{where}{error.strerror or error}", _USAGE_EXIT)
+    except KeyboardInterrupt:
+        return _fail(verb, "interrupted", 130)
+    except Exception as error:
+        kind = type(error).__name__
+        return _fail(verb, f"unexpected {kind}: {error} (set AMODAL_DEBUG=1 for the traceback)", 1)
+
+
+def _run(verb: str, words: list[str]) -> int:
+    if verb not in VERBS:
+        what = "flag" if verb.startswith("-") else "verb"
+        raise UsageError(f"unknown {what} {verb!r}{_nearest(verb, list(VERBS))}")
+    function = _load(verb)
+    parser = _Verb(verb, function)
+    if any(word in ("-h", "--help") for word in words):
+        print(parser.help(), end="")
+        return 0
+    result = function(**parser.parse(words))
+    sys.stdout.flush()
+    return 0 if result is None else int(result)
+
+
+def _load(verb: str) -> Callable[..., int | None]:
+    module, _, name = VERBS[verb].partition(":")
+    function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _fail(verb: str, message: str, code: int) -> int:
+    print(f"amodal {verb}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {verb:<10} {SUMMARIES[verb]}" for verb in VERBS)
+    return (
+        "usage: amodal VERB [arguments]\n\n"
+        "Amodal instance segmentation: whole shapes of objects, hidden parts included.\n\n"
+        f"verbs:\n{rows}\n\n"
+        "amodal VERB --help names the arguments of a verb with units and defaults; amodal --version prints the version."
+    )
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    from amodal.config_io import nearest
+
+    return nearest(name, names)
+
+
+class _Verb:
+    """The arguments of one verb, read from its function's signature and docstring.
+
+    Parameters without default are positional, the others flags (``trust_bbox`` is ``--trust-bbox``); a ``bool`` with
+    default ``False`` is a switch; a ``list`` takes one or more values; ``**settings`` takes every key of the training
+    configuration as ``--key value``.
+    """
+
+    def __init__(self, verb: str, function: Callable[..., Any]) -> None:
+        from docstring_parser import parse
+        from jsonargparse import ArgumentParser
+
+        self.verb = verb
+        self.settings = False
+        self.switches: set[str] = set()
+        self.flags: dict[str, str] = {"--help": "help"}
+        doc = parse(inspect.getdoc(function) or "")
+        texts = {param.arg_name: " ".join((param.description or "").split()) for param in doc.params}
+        about = "\n\n".join(part for part in (doc.short_description, doc.long_description) if part)
+        self.parser = ArgumentParser(prog=f"amodal {verb}", description=about, exit_on_error=False, add_help=False)
+        hints = get_type_hints(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self.settings = True
+            else:
+                self._add(name, parameter, hints[name], texts.get(name, "").replace("%", "%%"))
+
+    def _add(self, name: str, parameter: inspect.Parameter, hint: Any, text: str) -> None:
+        many = get_origin(hint) in (list, tuple, Sequence)
+        item = get_args(hint)[0] if many else hint
+        if parameter.default is inspect.Parameter.empty:
+            extra = {"nargs": "+"} if many else {}
+            self.parser.add_argument(name, type=item, metavar=name.upper(), help=text, **extra)
+            return
+        flag = "--" + name.replace("_", "-")
+        self.flags[flag] = self.flags["--" + name] = name
+        if hint is bool and parameter.default is False:
+            self.switches.add(flag)
+            self.parser.add_argument(flag, dest=name, action="store_true", help=text)
+            return
+        extra = {"nargs": "+"} if many else {}
+        self.parser.add_argument(flag, dest=name, type=item, default=parameter.default, help=text, **extra)
+
+    def help(self) -> str:
+        """The help text; for ``train`` with every setting of the configuration."""
+        parser = self.parser
+        text: str = parser.format_help()
+        if self.settings:
+            from amodal.config import TrainConfig
+            from amodal.config_io import config_parser
+
+            settings: str = config_parser(TrainConfig).format_help()
+            text += "\n" + _settings_help(settings)
+        return text
+
+    def parse(self, words: list[str]) -> dict[str, Any]:
+        """Keyword arguments of the function.
+
+        Raises:
+            UsageError: an unknown flag, a missing or surplus argument, or a value of the wrong type.
+        """
+        words, settings = self._split_settings(words)
+        for place, word in enumerate(words):
+            flag, _, value = word.partition("=")
+            if word == "--":
+                break
+            if not flag.startswith("--"):
+                continue
+            if flag not in self.flags:
+                known = sorted(known for known in self.flags if "_" not in known)
+                raise UsageError(f"unknown flag {flag}{_nearest(flag, known)}")
+            canonical = "--" + self.flags[flag].replace("_", "-")
+            words[place] = f"{canonical}={value}" if "=" in word else canonical
+        try:
+            parsed = vars(self.parser.parse_args(words))
+        except ArgumentError as error:
+            raise UsageError(_usage_problem(str(error), self.flags)) from None
+        return {**{key: value for key, value in parsed.items() if value is not SUPPRESS}, **settings}
+
+    def _split_settings(self, words: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """Takes ``--key value`` and ``--key=value`` of the training configuration out of the words."""
+        if not self.settings:
+            return words, {}
+        from amodal.config_io import setting_keys
+
+        keys = setting_keys()
+        rest: list[str] = []
+        settings: dict[str, Any] = {}
+        queue = list(words)
+        while queue:
+            word = queue.pop(0)
+            flag, has_value, value = word.partition("=")
+            key = flag[2:]
+            if not flag.startswith("--") or flag in self.flags:
+                rest.append(word)
+                continue
+            if key not in keys:
+                known = ["--" + name for name in keys] + [name for name in self.flags if "_" not in name]
+                raise UsageError(f"unknown flag {flag}{_nearest(flag, known)}")
+            if not has_value:
+                if not queue or queue[0].startswith("--"):
+                    raise UsageError(f"{flag} needs a value")
+                value = queue.pop(0)
+            settings[key] = value
+        return rest, settings
+
+
+def _settings_help(text: str) -> str:
+    """jsonargparse's help of the configuration without its usage and without the rows that name whole sections."""
+    _, _, body = text.partition("\n\n")
+    skip = ("Path to a configuration file.", "Show the help for")
+    lines: list[str] = []
+    for line in body.splitlines():
+        if any(line.strip().startswith(part) for part in skip) or line.rstrip().endswith(" CONFIG"):
+            continue
+        if any(part in line for part in skip):
+            continue
+        lines.append(line)
+    return "settings of the configuration, given as --key value:\n\n" + "\n".join(lines) + "\n"
+
+
+def _usage_problem(message: str, flags: dict[str, str]) -> str:
+    from amodal.config_io import parse_problem
+
+    key, rest = parse_problem(message)
+    if key is None:
+        return rest
+    return f"{'--' + key.replace('_', '-') if key in flags.values() else key.upper()} {rest}"

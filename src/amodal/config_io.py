@@ -1,0 +1,260 @@
+"""Configuration files: YAML and ``--key value`` overrides onto :class:`~amodal.config.TrainConfig`, and back to YAML.
+
+A file holds differences from the defaults. Everything a file can do wrong ends in a one-line
+:class:`~amodal.errors.ConfigError` that names the file and the key. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from argparse import ArgumentError
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from amodal.config import METHOD_CONFIGS, ModelConfig, TrainConfig
+from amodal.errors import ConfigError
+
+VERSION = 1
+"""Version of the configuration format. Files of a higher version are refused."""
+
+MAX_BYTES = 1 << 20
+_T = TypeVar("_T", TrainConfig, ModelConfig)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases (no bombs) and without keys given twice (no silent loss)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", self.get_mark())
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The most similar of ``names``, as the tail of an error message: ``; nearest is 'x'``, or all of a short list."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; nearest is {close[0]!r}"
+    return f"; known: {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file (at most 1 MiB; no tags beyond YAML's own types, no aliases, no repeated keys).
+
+    Raises:
+        ConfigError: the file is missing, too large, no YAML, or no mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, no configuration")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: {_yaml_problem(error)}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds a {type(data).__name__}, must be a mapping of settings")
+    return data
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Settings of a training run.
+
+    Args:
+        path: YAML file with differences from the defaults.
+        overrides: dotted key -> value (``{"optim.lr": 0.01}``); strings are read as on the command line.
+
+    Returns:
+        The settings, complete and checked; ``model.method`` is always an instance of the system's own class.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or a value out of range, named with its key.
+    """
+    data = read_yaml(path)
+    check_version(data.pop("version", None), path)
+    for key, value in (overrides or {}).items():
+        _insert(data, key, value)
+    return structure(TrainConfig, data, str(path))
+
+
+def check_version(version: object, path: str | Path) -> None:
+    """Refuses files written by a newer release."""
+    if version is None:
+        return
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ConfigError(f"{path}: version is {version!r}, must be an integer from 1 to {VERSION}")
+    if version > VERSION:
+        raise ConfigError(
+            f"{path}: version {version} is newer than this release reads (up to {VERSION}); update amodal"
+        )
+
+
+def structure(cls: type[_T], data: dict[str, Any], source: str) -> _T:
+    """A checked ``TrainConfig`` or ``ModelConfig`` from nested plain data; ``source`` names the file in errors."""
+    model = data.get("model") if cls is TrainConfig else data
+    method = model.get("method") if isinstance(model, dict) else None
+    system = model.get("system", ModelConfig.system) if isinstance(model, dict) else ModelConfig.system
+    prefix = "model." if cls is TrainConfig else ""
+    if not isinstance(system, str) or system not in METHOD_CONFIGS:
+        known = nearest(str(system), list(METHOD_CONFIGS))
+        raise ConfigError(f"{source}: {prefix}system is {system!r}, no known system{known}")
+    _check_keys(cls, data, source, "", METHOD_CONFIGS[system])
+    config: _T = _instantiate(cls, _without_method(data, cls), source, "")
+    owner = config.model if isinstance(config, TrainConfig) else config
+    owner.method = _instantiate(METHOD_CONFIGS[system], method or {}, source, f"{prefix}method.")
+    return config
+
+
+def to_dict(config: TrainConfig | ModelConfig) -> dict[str, Any]:
+    """Nested plain data that :func:`structure` turns back into an equal object."""
+    return asdict(config)
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The YAML text of all settings, with the format's version."""
+    return dump_yaml({"version": VERSION, **to_dict(config)})
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """YAML text that :func:`read_yaml` reads back, keys in the order given."""
+    text: str = yaml.dump(data, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return text
+
+
+class _PlainDumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def setting_keys() -> list[str]:
+    """Every dotted key that ``amodal train`` takes as ``--key value``, the methods' own included."""
+    method = {f"model.method.{name}" for cls in METHOD_CONFIGS.values() for name in get_type_hints(cls)}
+    return [*_leaves(TrainConfig, ""), *sorted(method)]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, Mapping)
+        flat.update(flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return flat
+
+
+def parse_problem(message: str) -> tuple[str | None, str]:
+    """jsonargparse's two-line message as the key and ``is 'abc', must be int``; no key where it has another form."""
+    message = " ".join(message.split())
+    found = re.match(r'Parser key "(?P<key>[^"]+)": (?P<rule>.*?)\.? (?:Got|Given) value: (?P<value>.*)$', message)
+    if found is None:
+        return None, message
+    wanted = re.findall(r"Expected an? (<class '[^']+'>|[\w.]*Literal\[[^\]]*\]|[\w.\[\], |]+)", found["rule"])
+    plain = [re.sub(r"<class '([^']+)'>|typing\.", r"\1", part).strip(" .-") for part in wanted]
+    names = [re.sub(r"Literal\[(.*)\]", r"one of \1", part) for part in plain if part != "NoneType"]
+    return found["key"], f"is {found['value']!r}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
+
+
+def config_parser(cls: type) -> ArgumentParser:
+    """A jsonargparse parser with one argument for every setting of a dataclass; help from its docstrings."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(cls)
+    return parser
+
+
+def _leaves(cls: type, prefix: str) -> list[str]:
+    keys: list[str] = []
+    for name, hint in get_type_hints(cls).items():
+        if name == "method":
+            continue
+        section = isinstance(hint, type) and is_dataclass(hint)
+        keys += _leaves(hint, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
+    return keys
+
+
+def _insert(data: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for depth, section in enumerate(sections):
+        inner = data.setdefault(section, {})
+        if inner is None:
+            inner = data[section] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--{key}: {'.'.join(sections[: depth + 1])} is no section")
+        data = inner
+    data[leaf] = value
+
+
+def _without_method(data: dict[str, Any], cls: type) -> dict[str, Any]:
+    if cls is not TrainConfig:
+        return {key: value for key, value in data.items() if key != "method"}
+    model = data.get("model")
+    return data if not isinstance(model, dict) else {**data, "model": _without_method(model, ModelConfig)}
+
+
+def _check_keys(cls: type, data: dict[str, Any], source: str, prefix: str, method: type) -> None:
+    """Unknown keys, sections that are no mapping, nulls where a value must be."""
+    hints = get_type_hints(cls)
+    for key, value in data.items():
+        if key not in hints:
+            known = nearest(str(key), list(hints))
+            raise ConfigError(f"{source}: unknown key {prefix + str(key)!r}{known}")
+        hint = method if key == "method" else hints[key]
+        if is_dataclass(hint) and isinstance(hint, type):
+            if isinstance(value, dict):
+                _check_keys(hint, value, source, f"{prefix}{key}.", method)
+            elif value is not None or key != "method":
+                raise ConfigError(f"{source}: {prefix}{key} is {value!r}, must be a mapping of settings")
+        elif _is_null(value) and not _optional(hint):
+            raise ConfigError(f"{source}: {prefix}{key} is null, must be a value")
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or value == "null"
+
+
+def _optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> Any:
+    parser = config_parser(cls)
+    try:
+        return parser.instantiate(parser.parse_object(data))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except (ArgumentError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{source}: {_parse_problem(str(error), prefix)}") from None
+
+
+def _parse_problem(message: str, prefix: str) -> str:
+    key, rest = parse_problem(message)
+    return rest if key is None else f"{prefix}{key} {rest}"
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"

@@ -1,0 +1,32 @@
+"""``amodal train``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+
+def train(
+    config: str,
+    *,
+    resume: Literal["auto"] | None = None,
+    init: str | None = None,
+    **settings: Any,
+) -> int:
+    """Train a system, or fine-tune a checkpoint on other classes.
+
+    Writes a run folder: config.yaml, log.csv, eval.csv, TensorBoard files, last/ (to resume from), best/ (highest
+    amodal mask AP on --data.val) and sample pictures. Runs under "accelerate launch -m amodal train ..." on many devices.
+
+    Args:
+        config: YAML file with differences from the defaults, such as configs/pgexp/nano.yaml.
+        resume: "auto" continues RUN/last with the result of an unkilled run, or starts where there is none.
+        init: checkpoint folder whose weights start the run; heads of another class count start afresh.
+        settings: any setting of the configuration, which wins over the file.
+    """
+    from amodal.config_io import load_config
+
+    loaded = load_config(config, settings)
+    from amodal.train.run import train_run
+
+    train_run(loaded, resume=resume == "auto", init=init)
+    return 0
