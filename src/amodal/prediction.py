@@ -77,8 +77,9 @@ class Prediction:
             IndexError: a position is outside, or there are not as many bools as objects.
         """
         rows = _rows(index, len(self))
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in _PER_OBJECT}
-        part = replace(self, **{name: None if value is None else value[rows] for name, value in chosen.items()})
+        whole = {name: getattr(self, name) for name in _PER_OBJECT}
+        chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in whole.items()}
+        part = replace(self, **chosen)
         part._made = {name: value[rows] for name, value in self._made.items()}
         return part
 
@@ -134,7 +135,7 @@ class Prediction:
 
         Returns:
             One dict an object: ``image_id, category_id, score, bbox`` (amodal, x y width height in pixels),
-            ``segmentation`` (amodal, compressed RLE); where the system has visible masks ``visible_mask``, ``visible_bbox``.
+            ``segmentation`` (amodal, compressed RLE); with visible masks ``visible_mask``, ``visible_bbox`` too.
         """
         results = [
             {

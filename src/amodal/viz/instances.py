@@ -1,0 +1,211 @@
+"""Pictures of amodal instances: what is seen is filled, what is hidden is hatched. Pillow and numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from amodal.viz.labels import place
+
+Pixels = npt.NDArray[np.uint8]
+Canvas = npt.NDArray[np.float32]
+Masks = npt.NDArray[np.bool_]
+Color = tuple[int, int, int]
+
+# Okabe & Ito's colours without black, then four of Tol's: distinct for the common kinds of colour blindness.
+PALETTE: tuple[Color, ...] = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (136, 34, 85),
+    (51, 187, 238),
+    (153, 153, 51),
+    (238, 102, 119),
+    (102, 37, 6),
+)
+
+_TARGET_SIDE = 900
+_FILL, _TINT, _HATCH = 0.42, 0.16, 0.95
+
+
+def color_of(index: int) -> Color:
+    """RGB colour number ``index`` of the palette, which repeats after its twelve colours."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def auto_scale(height: int, width: int) -> int:
+    """By how much a picture of this size (pixels) is enlarged, 1 to 8, so that hatching and text can be read."""
+    return int(np.clip(round(_TARGET_SIDE / max(height, width, 1)), 1, 8))
+
+
+def draw_instances(
+    image: Pixels,
+    boxes: npt.NDArray[np.floating],
+    amodal_masks: Masks,
+    visible_masks: Masks | None,
+    names: Sequence[str],
+    scores: Sequence[float] | npt.NDArray[np.floating] | None = None,
+    *,
+    scale: int | None = None,
+    colors: Sequence[int] | None = None,
+    labels: bool = True,
+    outline_boxes: bool = True,
+) -> Pixels:
+    """Draw N instances over an image.
+
+    The visible part is filled in the instance's colour, the rest of the amodal mask is hatched, the amodal mask is
+    outlined and its box drawn thin. Without visible masks all of the amodal mask is filled. Big objects come first.
+
+    Args:
+        image: uint8 [H, W, 3] RGB; not changed.
+        boxes: [N, 4] amodal boxes, xyxy in pixels of ``image``.
+        amodal_masks: bool [N, H, W].
+        visible_masks: bool [N, H, W], or None for a system that has none.
+        names: N class names.
+        scores: N scores for the labels, or None for none (ground truth).
+        scale: whole factor by which the picture is enlarged; None: chosen so that hatching and text can be read.
+        colors: N palette positions; None: 0 to N - 1.
+        labels: write names and scores.
+        outline_boxes: draw the amodal boxes.
+
+    Returns:
+        uint8 [H * scale, W * scale, 3].
+    """
+    height, width = image.shape[:2]
+    scale = auto_scale(height, width) if scale is None else scale
+    canvas = _enlarge(image, scale).astype(np.float32)
+    unit = max(1.0, max(canvas.shape[:2]) / _TARGET_SIDE)
+    palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
+    order = _by_area(amodal_masks)
+    for row in order:
+        visible = amodal_masks[row] if visible_masks is None else visible_masks[row]
+        _draw_masks(canvas, amodal_masks[row], visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
+    picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture, "RGBA")
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
+    if outline_boxes:
+        for row in order:
+            _draw_box(pen, corners[row], palette[row], unit)
+    if labels:
+        texts = [name if scores is None else f"{name} {scores[i]:.2f}" for i, name in enumerate(names)]
+        _draw_labels(pen, picture.size, corners, texts, palette, unit)
+    return np.asarray(picture)
+
+
+def _by_area(masks: Masks) -> list[int]:
+    areas = [int(np.count_nonzero(mask)) for mask in masks]
+    return sorted(range(len(areas)), key=lambda row: -areas[row])
+
+
+def _enlarge(image: Pixels, scale: int) -> Pixels:
+    if scale == 1:
+        return image
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _draw_masks(
+    canvas: Canvas, amodal: Masks, visible: Masks, color: Color, scale: int, unit: float, direction: int
+) -> None:
+    """Fill, hatch and outline one instance, touching only the part of the canvas around its masks."""
+    window = _window(amodal | visible)
+    if window is None:
+        return
+    whole, seen = (_smooth(mask[window], scale) for mask in (amodal, visible))
+    rows, columns = (slice(side.start * scale, side.stop * scale) for side in window)
+    part = canvas[rows, columns]
+    ink = np.array(color, dtype=np.float32)
+    hidden = whole * (1 - seen)
+    stripes = _stripes(rows, columns, unit, direction)
+    _blend(part, ink, np.maximum(seen * _FILL, hidden * _TINT))
+    # A pale gap between the stripes keeps the hatching readable on a ground of the object's own colour.
+    _blend(part, np.full(3, 255, np.float32), hidden * (1 - stripes) * 0.22)
+    _blend(part, ink, hidden * stripes * _HATCH)
+    _blend(part, ink, _edge(whole > 0.5, max(1, round(1.6 * unit))) * 0.95)
+
+
+def _window(mask: Masks) -> tuple[slice, slice] | None:
+    """Rows and columns around a mask with a margin of one pixel; None if it is empty."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(ys):
+        return None
+    (top, bottom), (left, right) = ((int(line[0]), int(line[-1]) + 1) for line in (ys, xs))
+    return (
+        slice(max(0, top - 1), min(mask.shape[0], bottom + 1)),
+        slice(max(0, left - 1), min(mask.shape[1], right + 1)),
+    )
+
+
+def _smooth(mask: Masks, scale: int) -> Canvas:
+    """The mask enlarged with smooth edges, float32 0 to 1."""
+    if scale == 1:
+        return mask.astype(np.float32)
+    size = (mask.shape[1] * scale, mask.shape[0] * scale)
+    soft = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC))
+    # Sharpened to a ramp of about one output pixel.
+    return np.clip((soft.astype(np.float32) / 255 - 0.5) * scale + 0.5, 0, 1)
+
+
+def _stripes(rows: slice, columns: slice, unit: float, direction: int) -> Canvas:
+    """Diagonal stripes with soft edges over a window of the picture, float32 0 to 1; aligned between windows."""
+    period, thick = 10.0 * unit, 3.2 * unit
+    ys = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    xs = np.arange(columns.start, columns.stop, dtype=np.float32)[None]
+    away = np.abs((xs + direction * ys) / np.float32(np.sqrt(2)) % period - period / 2)
+    share: Canvas = np.clip(thick / 2 - away + 0.5, 0, 1).astype(np.float32)
+    return share
+
+
+def _edge(mask: Masks, thick: int) -> Canvas:
+    """The inner rim of a mask, ``thick`` pixels wide; the border of the picture counts as rim."""
+    inner = mask.copy()
+    for _ in range(thick):
+        shrunk = np.zeros_like(inner)
+        shrunk[1:-1, 1:-1] = inner[1:-1, 1:-1] & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner = shrunk
+    return (mask & ~inner).astype(np.float32)
+
+
+def _blend(part: Canvas, ink: npt.NDArray[np.float32], share: Canvas) -> None:
+    part += (ink - part) * share[..., None]
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, corners: npt.NDArray[np.float64], color: Color, unit: float) -> None:
+    x0, y0, x1, y1 = (float(value) for value in corners)
+    if x1 > x0 and y1 > y0:
+        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(*color, 190), width=max(1, round(unit)))
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _draw_labels(
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    corners: npt.NDArray[np.float64],
+    texts: Sequence[str],
+    palette: Sequence[Color],
+    unit: float,
+) -> None:
+    """Labels on a ground of the instance's colour, where they cover other labels as little as possible."""
+    crowd = float(np.clip(1.15 - len(texts) / 100, 0.6, 1.0))
+    font = _font(max(9, round(17 * unit * crowd)))
+    pad = max(2, round(3 * unit * crowd))
+    bounds = [pen.textbbox((0, 0), text, font=font) for text in texts]
+    height = max((bound[3] for bound in bounds), default=0) + 2 * pad
+    sizes = [(bound[2] + 2 * pad, height) for bound in bounds]
+    for row, (x, y) in enumerate(place(corners, sizes, size)):
+        color = palette[row]
+        pen.rectangle((x, y, x + sizes[row][0], y + height), fill=(*color, 225))
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+        pen.text((x + pad, y + pad), texts[row], font=font, fill=(0, 0, 0) if bright > 125 else (255, 255, 255))
