@@ -1,7 +1,7 @@
 """Settings of model, data and training as plain dataclasses. Imports no torch, so that ``--help`` answers at once.
 
-The defaults are the paper's ResNet-50-FPN on KINS; the YAML files in ``configs/`` hold only differences. Units and ranges
-stand beside each field; ``__post_init__`` refuses values outside them with a :class:`ConfigError`.
+The defaults are the paper's ResNet-50-FPN on KINS; the YAML files in ``configs/`` hold only differences. Units and
+ranges stand beside each field; ``__post_init__`` refuses values outside them with a :class:`ConfigError`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class BackboneConfig:
 
     Attributes:
         name: "nano" (ResNet-10), "nano18" (ResNet-18-like) or any torchvision ResNet ("resnet50", "resnet101", ...).
-        weights: torchvision weight name ("ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"), path
-            of a .safetensors file, or null for random initialisation.
+        weights: torchvision weight name ("ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"),
+            path of a .safetensors file, or null for random initialisation.
         norm: "frozen_bn" or "group" (GroupNorm, for training from scratch).
         channels: C, channels of every pyramid level.
         trainable_layers: how many of the five stages, counted from the last, are trained.

@@ -242,7 +242,7 @@ def _optional(hint: Any) -> bool:
 def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> Any:
     parser = config_parser(cls)
     try:
-        return parser.instantiate(parser.parse_object(data))
+        return cls(**vars(parser.instantiate(parser.parse_object(data))))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     except (ArgumentError, TypeError, ValueError, OverflowError) as error:

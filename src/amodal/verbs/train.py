@@ -15,7 +15,7 @@ def train(
     """Train a system, or fine-tune a checkpoint on other classes.
 
     Writes a run folder: config.yaml, log.csv, eval.csv, TensorBoard files, last/ (to resume from), best/ (highest
-    amodal mask AP on --data.val) and sample pictures. Runs under "accelerate launch -m amodal train ..." on many devices.
+    amodal mask AP on --data.val) and sample pictures. Many devices: "accelerate launch -m amodal train CONFIG ...".
 
     Args:
         config: YAML file with differences from the defaults, such as configs/pgexp/nano.yaml.
