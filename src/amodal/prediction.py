@@ -128,7 +128,8 @@ class Prediction:
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """The objects in the results format, ready for ``json.dump``.
 
-        Boxes are rounded to 1/10,000 pixel and scores to eight decimals, so equal predictions give equal files.
+        Boxes are rounded to 1/10,000 pixel; scores are the shortest decimals that give the same float32 back. Equal
+        predictions give equal files.
 
         Args:
             image_id: id of the image in the annotation file.
@@ -141,12 +142,16 @@ class Prediction:
             {
                 "image_id": image_id,
                 "category_id": self.category_ids[label],
-                "score": round(score, 8),
+                "score": score,
                 "bbox": _xywh(box),
                 "segmentation": rle,
             }
             for label, score, box, rle in zip(
-                self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), _encode(self.amodal_masks), strict=True
+                self.labels.tolist(),
+                _shortest(self.scores),
+                self.boxes.tolist(),
+                _encode(self.amodal_masks),
+                strict=True,
             )
         ]
         visible, boxes = self.visible_masks, self.visible_boxes
@@ -229,7 +234,7 @@ class Prediction:
 def _rows(index: Index, count: int) -> Tensor:
     """int64 positions that an index chooses among ``count`` objects."""
     if isinstance(index, slice):
-        return torch.arange(count)[index]
+        return torch.tensor(range(count)[index], dtype=torch.int64)
     rows = torch.as_tensor(index).detach().cpu()
     rows = rows.reshape(1) if rows.ndim == 0 else rows
     if rows.ndim == 1 and rows.numel() == 0 and rows.dtype != torch.bool:
@@ -254,6 +259,10 @@ def _tight(masks: Tensor) -> Tensor:
     (x0, x1), (y0, y1) = edges
     boxes = torch.stack([x0, y0, x1, y1], dim=1).float()
     return boxes * masks.flatten(1).any(dim=1)[:, None]
+
+
+def _shortest(values: Tensor) -> list[float]:
+    return [float(str(value)) for value in values.numpy().astype(np.float32)]
 
 
 def _xywh(box: list[float]) -> list[float]:

@@ -198,8 +198,8 @@ def _draw_labels(
     unit: float,
 ) -> None:
     """Labels on a ground of the instance's colour, where they cover other labels as little as possible."""
-    crowd = float(np.clip(1.15 - len(texts) / 100, 0.6, 1.0))
-    font = _font(max(9, round(17 * unit * crowd)))
+    crowd = float(np.clip(1.15 - len(texts) / 100, 0.65, 1.0))
+    font = _font(max(9, round(15 * unit * crowd)))
     pad = max(2, round(3 * unit * crowd))
     bounds = [pen.textbbox((0, 0), text, font=font) for text in texts]
     height = max((bound[3] for bound in bounds), default=0) + 2 * pad
