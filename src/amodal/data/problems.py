@@ -1,0 +1,83 @@
+"""What a reader found: faults, counted drops and counted remarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from amodal.errors import DataError
+
+_EXAMPLES = 5
+
+
+class Problem(NamedTuple):
+    """One fault of a file.
+
+    Attributes:
+        kind: short stable name, such as "bad mask" or "unknown category".
+        severity: "error" stops ``load``; "warning" was mended or left out, and counted.
+        image_id, annotation_id: ids as the file writes them, or None.
+        message: one line.
+    """
+
+    kind: str
+    severity: Literal["error", "warning"]
+    image_id: object
+    annotation_id: object
+    message: str
+
+
+class Count(NamedTuple):
+    """A reason, how often it applied, and the ids of the first few (annotations where there are any, else images)."""
+
+    reason: str
+    count: int
+    examples: tuple[object, ...]
+
+
+@dataclass
+class Findings:
+    """Collects what is wrong with one file.
+
+    Attributes:
+        path: the file.
+        strict: an error is raised at once; otherwise it is kept in ``problems``.
+        problems: errors and warnings found so far.
+    """
+
+    path: str
+    strict: bool = True
+    problems: list[Problem] = field(default_factory=list)
+    _dropped: dict[str, tuple[int, list[object]]] = field(default_factory=dict)
+    _noted: dict[str, tuple[int, list[object]]] = field(default_factory=dict)
+
+    def error(self, kind: str, message: str, image_id: object = None, annotation_id: object = None) -> None:
+        """Raises DataError, or keeps the problem where not strict."""
+        if self.strict:
+            raise DataError(message, file=self.path, image_id=image_id, annotation_id=annotation_id)
+        self.problems.append(Problem(kind, "error", image_id, annotation_id, message))
+
+    def drop(self, reason: str, example: object, count: int = 1) -> None:
+        """Counts something that was left out."""
+        _count(self._dropped, reason, example, count)
+
+    def note(self, reason: str, example: object, count: int = 1) -> None:
+        """Counts something that is odd and was kept, or mended without loss."""
+        _count(self._noted, reason, example, count)
+
+    @property
+    def dropped(self) -> list[Count]:
+        """Counted drops."""
+        return [Count(reason, count, tuple(ids)) for reason, (count, ids) in self._dropped.items()]
+
+    @property
+    def noted(self) -> list[Count]:
+        """Counted remarks."""
+        return [Count(reason, count, tuple(ids)) for reason, (count, ids) in self._noted.items()]
+
+
+def _count(table: dict[str, tuple[int, list[object]]], reason: str, example: object, count: int) -> None:
+    total, examples = table.get(reason, (0, []))
+    if len(examples) < _EXAMPLES:
+        examples.append(example)
+    table[reason] = (total + count, examples)

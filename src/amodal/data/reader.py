@@ -1,0 +1,152 @@
+"""Annotation files of every known schema as an :class:`AnnotationSet`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from amodal.data import rle
+from amodal.data.jsonfile import parse, read_bytes
+from amodal.data.problems import Findings
+from amodal.data.rows import MAX_ID, RowReader
+from amodal.data.schemas import recognise
+from amodal.data.schemas.schema import Annotation, Schema
+from amodal.data.store import AnnotationSet
+
+
+class _File(msgspec.Struct):
+    """The three lists of a COCO file; annotations stay text until their turn comes."""
+
+    images: list[dict[str, Any]]
+    annotations: list[msgspec.Raw] = []
+    categories: list[dict[str, Any]] = []
+
+
+def load(
+    path: str | Path,
+    schema: str = "auto",
+    cache: bool = True,
+    known_ids: Sequence[int] | None = None,
+    strict: bool = True,
+) -> AnnotationSet:
+    """Reads and checks an annotation file.
+
+    Args:
+        path: COCO JSON of any schema in :data:`amodal.data.schemas.SCHEMAS`.
+        schema: name of the schema; "auto" recognises it by its keys.
+        cache: keep the result beside other caches of the user and read it from there the next time.
+        known_ids: category ids in label order, of a model or another split; labels then follow them, and an annotation
+            of any other category is an error. Default: the file's categories sorted by id.
+        strict: raise DataError at the first error; otherwise errors are kept in ``problems`` and their annotations left
+            out.
+    """
+    data = read_bytes(path)
+    findings = Findings(str(path), strict)
+    form = recognise(data, schema, str(path))
+    content = parse(data, _File, path)
+    images = _read_images(content.images, findings)
+    categories = _read_categories(content.categories, form, known_ids, findings)
+    sizes = np.array([image[2:] for image in images], np.int64).reshape(-1, 2)
+    rows = {image[0]: row for row, image in enumerate(images)}
+    labels = {number: label for label, (number, _) in enumerate(categories)}
+    entries = _entries(content.annotations, path, findings)
+    if form.flatten:
+        entries = form.flatten(entries, findings)
+    columns, amodal, visible = RowReader(form, rows, sizes, labels, findings).read(entries)
+    if known_ids is None:
+        categories, columns["labels"] = _without_empty(categories, columns["labels"], form, findings)
+    return AnnotationSet.from_columns(
+        images=images,
+        categories=categories,
+        columns=columns,
+        amodal=amodal,
+        visible=visible,
+        path=str(path),
+        schema=form.name,
+        dropped=findings.dropped,
+        noted=findings.noted,
+        problems=findings.problems,
+    )
+
+
+def _entries(raws: list[msgspec.Raw], path: str | Path, findings: Findings) -> Iterator[Annotation]:
+    for position, raw in enumerate(raws):
+        entry = parse(raw, object, path)
+        if isinstance(entry, dict):
+            yield entry
+        else:
+            findings.error("bad annotation", f"annotation number {position} is no object")
+
+
+def _read_images(entries: list[dict[str, Any]], findings: Findings) -> list[tuple[int, str, int, int]]:
+    images: dict[int, tuple[int, str, int, int]] = {}
+    for entry in entries:
+        number = entry.get("id")
+        try:
+            if type(number) is not int or not 0 <= number <= MAX_ID:
+                raise ValueError(f"image id is {number!r:.40}, must be an integer from 0 to 2^63 - 1")
+            image = (number, check_file_name(entry.get("file_name")), *_image_size(entry))
+        except ValueError as error:
+            findings.error("bad image", str(error), number)
+            continue
+        if number not in images:
+            images[number] = image
+        elif images[number] == image:
+            findings.drop("image listed twice", number)
+        else:
+            findings.error("duplicate id", "image id occurs twice with different contents", number)
+    return list(images.values())
+
+
+def _image_size(entry: dict[str, Any]) -> tuple[int, int]:
+    height, width = entry.get("height"), entry.get("width")
+    for name, value in (("height", height), ("width", width)):
+        if type(value) is not int:
+            raise ValueError(f"{name} is {value!r:.40}, must be an integer")
+    assert isinstance(height, int)
+    assert isinstance(width, int)
+    rle.check_image_size(height, width)
+    return height, width
+
+
+def check_file_name(name: object) -> str:
+    """The image's path relative to the image folder; ValueError for one that leads elsewhere."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"file_name is {name!r:.40}, must be a path relative to the image folder")
+    outside = name.startswith(("/", "~")) or ".." in name.split("/") or name[1:2] == ":"
+    if outside or "\\" in name or "://" in name or "\0" in name:
+        raise ValueError(f"file_name {name!r:.80} must be a plain path inside the image folder")
+    return name
+
+
+def _read_categories(
+    entries: list[dict[str, Any]], form: Schema, known_ids: Sequence[int] | None, findings: Findings
+) -> list[tuple[int, str]]:
+    names: dict[int, str] = dict(form.categories or ())
+    for entry in [] if form.categories else entries:
+        number, name = entry.get("id"), entry.get("name")
+        if type(number) is not int or not 0 <= number <= MAX_ID or not isinstance(name, str):
+            findings.error("bad category", f"category {number!r:.40} named {name!r:.40} is not an integer and a name")
+        elif names.setdefault(number, name) != name:
+            findings.error("duplicate id", f"category id {number} has two names, {names[number]!r} and {name!r}")
+    if known_ids is not None:
+        return [(number, names.get(number, str(number))) for number in known_ids]
+    return sorted(names.items())
+
+
+def _without_empty(
+    categories: list[tuple[int, str]], labels: Any, form: Schema, findings: Findings
+) -> tuple[list[tuple[int, str]], Any]:
+    """Drops the classes that the schema says are never used, if they are not."""
+    used = set(np.unique(labels).tolist())
+    kept = [label for label, (_, name) in enumerate(categories) if name not in form.empty_classes or label in used]
+    for label, (_, name) in enumerate(categories):
+        if label not in kept:
+            findings.drop("class without instances", name)
+    move = np.zeros(len(categories), np.int32)
+    move[kept] = np.arange(len(kept))
+    return [categories[label] for label in kept], move[labels]

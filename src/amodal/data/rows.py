@@ -1,0 +1,285 @@
+"""From the annotations of a file to checked columns, a few thousand at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from amodal.data import rle
+from amodal.data.polygons import check_polygons, rasterize
+from amodal.data.problems import Findings
+from amodal.data.schemas.schema import Annotation, Schema
+from amodal.data.store import MaskBuffer, measure_runs
+
+_CHUNK = 4096
+_NOWHERE = (np.nan,) * 4
+MAX_ID = 2**63 - 1
+
+
+@dataclass
+class _Chunk:
+    """Columns of one chunk before the masks are decoded."""
+
+    ids: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    known: list[bool] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    amodal: list[bytes] = field(default_factory=list)
+    visible: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class RowReader:
+    """Checks annotations and gathers them as columns.
+
+    Attributes:
+        schema: which keys hold what.
+        image_rows: image id -> row.
+        sizes: int64 [I, 2], (height, width) of the images.
+        labels: category id -> label.
+        findings: where faults and drops go.
+    """
+
+    schema: Schema
+    image_rows: dict[int, int]
+    sizes: rle.Ints
+    labels: dict[int, int]
+    findings: Findings
+
+    def __post_init__(self) -> None:
+        self._seen: set[int] = set()
+        self._size_list: list[tuple[int, int]] = [(h, w) for h, w in self.sizes.tolist()]
+        self._columns: list[dict[str, npt.NDArray[Any]]] = []
+        self._amodal: list[MaskBuffer] = []
+        self._visible: list[MaskBuffer] = []
+
+    def read(self, entries: Iterable[Annotation]) -> tuple[dict[str, npt.NDArray[Any]], MaskBuffer, MaskBuffer]:
+        """Columns as :meth:`AnnotationSet.from_columns` takes them, amodal and visible masks."""
+        stream = iter(entries)
+        while True:
+            chunk = _Chunk()
+            some = False
+            for entry in islice(stream, _CHUNK):
+                some = True
+                self._read_entry(entry, chunk)
+            self._close(chunk)
+            if not some:
+                break
+        names = self._columns[0].keys()
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in names}
+        return columns, MaskBuffer.join(self._amodal), MaskBuffer.join(self._visible)
+
+    def _read_entry(self, entry: Annotation, chunk: _Chunk) -> None:
+        number, image_id = entry.get("id"), entry.get("image_id")
+        try:
+            row = self._image_row(image_id)
+            label = self._label(entry.get("category_id"))
+            self._check_id(number)
+            height, width = self._size_list[row]
+            amodal = self._mask(entry, self.schema.amodal, number, height, width)
+            if amodal is None:
+                raise _Fault("bad mask", f"has no {self.schema.amodal}")
+            visible, known = self._visible_mask(entry, amodal, number, height, width)
+            crowd = _flag(entry, "iscrowd", False)
+            rate, box = self._rate(entry, number), self._box(entry, number)
+        except _Fault as fault:
+            self.findings.error(fault.kind, fault.message, image_id, number)
+            return
+        chunk.ids.append(number)  # type: ignore[arg-type]  # _check_id has seen to it
+        chunk.images.append(row)
+        chunk.labels.append(label)
+        chunk.crowd.append(crowd)
+        chunk.known.append(known)
+        chunk.rates.append(rate)
+        chunk.boxes.append(box)
+        chunk.amodal.append(amodal)
+        chunk.visible.append(visible)
+
+    def _image_row(self, image_id: Any) -> int:
+        row = self.image_rows.get(image_id) if type(image_id) is int else None
+        if row is None:
+            raise _Fault("unknown image", f"image_id {_show(image_id)} is not among the file's images")
+        return row
+
+    def _label(self, category: Any) -> int:
+        label = self.labels.get(category) if type(category) is int else None
+        if label is None:
+            near = nearest(category, self.labels)
+            raise _Fault("unknown category", f"category_id {_show(category)} is unknown{near}")
+        return label
+
+    def _check_id(self, number: Any) -> None:
+        if type(number) is not int or not 0 <= number <= MAX_ID:
+            raise _Fault("bad id", f"id is {_show(number)}, must be an integer from 0 to 2^63 - 1")
+        if number in self._seen:
+            raise _Fault("duplicate id", "id occurs twice in the file")
+        self._seen.add(number)
+
+    def _mask(self, entry: Annotation, key: str, number: Any, height: int, width: int) -> bytes | None:
+        """Compressed counts whose size is right and whose contents :meth:`_close` checks; None where the key is absent."""
+        mask = entry.get(key)
+        if mask is None:
+            return None
+        try:
+            if isinstance(mask, dict):
+                return _rle_counts(mask, height, width)
+            polygons, degenerate = check_polygons(mask, height, width)
+            if degenerate:
+                self.findings.drop("polygon piece of fewer than three points", number, degenerate)
+            return rasterize(polygons, height, width)
+        except ValueError as error:
+            raise _Fault("bad mask", f"{key}: {error}") from None
+
+    def _visible_mask(
+        self, entry: Annotation, amodal: bytes, number: Any, height: int, width: int
+    ) -> tuple[bytes, bool]:
+        schema = self.schema
+        if schema.visible is None:
+            return amodal, False
+        known = _flag(entry, "amodal_known", True)
+        visible = self._mask(entry, schema.visible, number, height, width)
+        if visible is not None:
+            return visible, known
+        if schema.absent_visible == "error":
+            raise _Fault("bad mask", f"has no {schema.visible}")
+        rate = entry.get(schema.rate) if schema.rate else None
+        if isinstance(rate, (int, float)) and rate > 0:
+            raise _Fault("bad mask", f"has no {schema.visible} though its {schema.rate} is {rate:g}")
+        return amodal, known
+
+    def _rate(self, entry: Annotation, number: Any) -> float:
+        rate = entry.get(self.schema.rate) if self.schema.rate else None
+        if rate is None:
+            return float("nan")
+        if type(rate) not in (int, float):
+            raise _Fault("bad rate", f"{self.schema.rate} is {_show(rate)}, must be a number from 0 to 1")
+        if not 0.0 <= rate <= 1.0:
+            self.findings.note(f"{self.schema.rate} outside 0 to 1, ignored (the rate comes from the masks)", number)
+            return float("nan")
+        return float(rate)
+
+    def _box(self, entry: Annotation, number: Any) -> tuple[float, ...]:
+        box = entry.get(self.schema.box) if self.schema.box else None
+        if box is None:
+            return _NOWHERE
+        if not isinstance(box, list) or len(box) != 4 or any(type(side) not in (int, float) for side in box):
+            raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, must be [x, y, width, height]")
+        if max(map(abs, box)) > 2**31:
+            raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, too large for pixels")
+        if box[2] <= 0 or box[3] <= 0:
+            self.findings.note(f"{self.schema.box} without width or height (boxes come from the masks)", number)
+        return box[0], box[1], box[0] + box[2], box[1] + box[3]
+
+    def _close(self, chunk: _Chunk) -> None:
+        """Decodes and checks the masks of a chunk, measures them and keeps the sound rows."""
+        index = np.array(chunk.images, np.int64)
+        sizes = self.sizes[index] if len(index) else np.zeros((0, 2), np.int64)
+        pixels = sizes[:, 0] * sizes[:, 1]
+        columns: dict[str, npt.NDArray[Any]] = {
+            "annotation_ids": np.array(chunk.ids, np.int64),
+            "image_index": index.astype(np.int32),
+            "labels": np.array(chunk.labels, np.int32),
+            "crowd": np.array(chunk.crowd, bool),
+            "amodal_known": np.array(chunk.known, bool),
+            "stored_rate": np.array(chunk.rates, np.float64),
+            "stored_boxes": np.array(chunk.boxes, np.float64).reshape(-1, 4),
+        }
+        amodal, visible = MaskBuffer.pack(chunk.amodal), MaskBuffer.pack(chunk.visible)
+        whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in (amodal, visible))
+        bad = self._report(columns, rle.check_batch(whole, pixels), self.schema.amodal)
+        bad |= self._report(columns, rle.check_batch(seen, pixels), self.schema.visible or self.schema.amodal)
+        if bad.any():
+            keep = np.flatnonzero(~bad)
+            columns = {name: column[keep] for name, column in columns.items()}
+            amodal, visible = amodal.take(keep), visible.take(keep)
+            sizes = sizes[keep]
+            whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in (amodal, visible))
+        amodal, whole = _canonical(amodal, whole)
+        visible, seen = _canonical(visible, seen)
+        columns |= measure_runs(whole, seen, sizes[:, 0])
+        self._keep(columns, amodal, visible)
+
+    def _report(self, columns: dict[str, npt.NDArray[Any]], faults: npt.NDArray[np.int8], key: str) -> Any:
+        image_ids = list(self.image_rows)
+        for row in np.flatnonzero(faults):
+            image = image_ids[columns["image_index"][row]]
+            message = f"{key}: {rle.FAULTS[int(faults[row])]}"
+            self.findings.error("bad mask", message, image, int(columns["annotation_ids"][row]))
+        return faults != rle.OK
+
+    def _keep(self, columns: dict[str, npt.NDArray[Any]], amodal: MaskBuffer, visible: MaskBuffer) -> None:
+        ids = columns["annotation_ids"]
+        empty = columns["amodal_area"] == 0
+        for number in ids[empty]:
+            self.findings.drop("empty amodal mask", int(number))
+        hidden_beyond = columns["visible_area"] > np.round((1 - columns["occlude_rate"]) * columns["amodal_area"])
+        for number in ids[hidden_beyond & ~empty]:
+            self.findings.note("visible mask reaches beyond the amodal one", int(number))
+        if empty.any():
+            rows = np.flatnonzero(~empty)
+            columns = {name: column[rows] for name, column in columns.items()}
+            amodal, visible = amodal.take(rows), visible.take(rows)
+        self._columns.append(columns)
+        self._amodal.append(amodal)
+        self._visible.append(visible)
+
+
+class _Fault(Exception):
+    """An annotation that cannot be used."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
+def _rle_counts(mask: dict[str, Any], height: int, width: int) -> bytes:
+    counts, size = mask.get("counts"), mask.get("size")
+    if type(counts) is not str or "size" not in mask:
+        checked: bytes = rle.check_rle(mask, height, width)["counts"]
+        return checked
+    rle.check_size(size, height, width)
+    return rle.counts_bytes(counts)
+
+
+def _canonical(masks: MaskBuffer, runs: rle.Runs) -> tuple[MaskBuffer, rle.Runs]:
+    """Rewrites masks that have zero runs beyond the first."""
+    zero = np.flatnonzero(runs.values == 0)
+    owner = np.searchsorted(runs.offsets, zero, side="right") - 1
+    odd = set(owner[zero > runs.offsets[owner]].tolist())
+    if not odd:
+        return masks, runs
+    counts = [masks.counts(row) for row in range(len(masks))]
+    for row in odd:
+        counts[row] = rle.compress(rle.canonical_runs(runs.values[runs.offsets[row] : runs.offsets[row + 1]]))
+    masks = MaskBuffer.pack(counts)
+    return masks, rle.decompress_batch(masks.data, masks.offsets)
+
+
+def _flag(entry: Annotation, key: str, default: bool) -> bool:
+    value = entry.get(key, default)
+    if value is None:
+        return default
+    if type(value) not in (bool, int) or value not in (0, 1):
+        raise _Fault("bad annotation", f"{key} is {_show(value)}, must be 0 or 1")
+    return bool(value)
+
+
+def nearest(value: object, known: Iterable[int]) -> str:
+    """ ", nearest known is N" for an integer, else ""."""
+    options = list(known)
+    if type(value) is not int or not options:
+        return ""
+    return f", nearest known id is {min(options, key=lambda option: abs(option - value))}"
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
