@@ -1,0 +1,77 @@
+"""The functions behind ``amodal.evaluate`` and the report: files in, numbers out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from amodal.evaluation.detections import cut_at, read_detections
+from amodal.evaluation.metrics import Evaluation
+from amodal.evaluation.miou import Match
+
+if TYPE_CHECKING:
+    from amodal.data.store import AnnotationSet
+
+Truth = "str | PathLike[str] | AnnotationSet"
+Results = "str | PathLike[str] | Sequence[Mapping[str, Any]]"
+
+
+def evaluate(
+    gt: str | PathLike[str] | AnnotationSet,
+    results: str | PathLike[str] | Sequence[Mapping[str, Any]],
+    *,
+    trust_bbox: bool = False,
+    vrsp_compat: bool = False,
+    per_class: bool = False,
+) -> dict[str, Any]:
+    """Every metric of one set of results, as ``metrics.json`` holds them: percent, None where undefined.
+
+    Args:
+        gt: annotation file in any known schema, or an annotation set.
+        results: results file (a JSON list), or the list itself.
+        trust_bbox: take the truth's amodal boxes from the file instead of from the masks.
+        vrsp_compat: leave visible rates of the truth above 1 unclamped, as VRSP's evaluation does.
+        per_class: add ``"per_class"``: the same numbers for each class, by name.
+
+    Returns:
+        ``{"mask": {...}, "box": {...}, "visible": {...}, "images": n, "instances": n, "coverage": share}``.
+
+    Raises:
+        DataError: a file is damaged, or a result names an unknown image or category, has no finite score or a bad mask.
+
+    Warns:
+        UserWarning: the results look cut at a score threshold, which costs AP; or only some have a visible mask.
+    """
+    return prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat).metrics(per_class)
+
+
+def prepare(
+    gt: str | PathLike[str] | AnnotationSet,
+    results: str | PathLike[str] | Sequence[Mapping[str, Any]],
+    *,
+    trust_bbox: bool = False,
+    vrsp_compat: bool = False,
+) -> Evaluation:
+    """Reads both sides once, for metrics, levels, curves and matches of the same results; see :func:`evaluate`."""
+    from amodal.data.reader import load
+
+    annotations = load(gt) if isinstance(gt, (str, PathLike)) else gt
+    detections = read_detections(results, annotations)
+    threshold = cut_at(detections, len(annotations.image_ids))
+    if threshold is not None:
+        warnings.warn(
+            f"no result scores below {threshold:.2f}: were they cut at a threshold? AP wants all of them "
+            "(score > 0.05, up to 100 an image)",
+            UserWarning,
+            stacklevel=3,
+        )
+    return Evaluation(annotations, detections, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat)
+
+
+def matches(
+    gt: str | PathLike[str] | AnnotationSet, results: str | PathLike[str] | Sequence[Mapping[str, Any]]
+) -> list[Match]:
+    """What became of every object: greedy matching within a class at score >= 0.5 and mask IoU >= 0.5."""
+    return prepare(gt, results).matches

@@ -1,0 +1,43 @@
+"""``amodal evaluate``: metrics from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def evaluate(
+    gt: Path,
+    results: Path,
+    out: Path | None = None,
+    trust_bbox: bool = False,
+    vrsp_compat: bool = False,
+    per_class: bool = False,
+) -> None:
+    """Metrics of a results file against an annotation file: AP, AR, AP by occlusion, mIoU, in percent. Needs no model.
+
+    Args:
+        gt: annotation file (JSON) in any known schema.
+        results: results file: a JSON list of objects with image_id, category_id, score, bbox (amodal xywh, pixels),
+            segmentation (amodal RLE) and, where the system has it, visible_mask (RLE).
+        out: write the numbers to this JSON file, too.
+        trust_bbox: take the truth's amodal boxes from the annotation file instead of from the masks.
+        vrsp_compat: leave visible rates of the truth above 1 unclamped; such objects are then ignored, as in the
+            evaluation that earlier work uses.
+        per_class: numbers for each class, too.
+    """
+    import json
+    import sys
+    import warnings
+
+    from amodal.evaluation import evaluate as run
+    from amodal.evaluation import table
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        metrics = run(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, per_class=per_class)
+    print(table(metrics))
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
