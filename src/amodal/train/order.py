@@ -23,12 +23,13 @@ class DataOrder:
         self.batch_size = batch_size
         self._passes: dict[int, NDArray[np.int64]] = {}
 
-    def step(self, step: int) -> list[int]:
-        """Image numbers (0 to ``size`` - 1) of step ``step``'s whole batch."""
+    def step(self, step: int) -> list[tuple[int, int]]:
+        """(image number from 0 to ``size`` - 1, position) for all of step ``step``'s batch."""
         first = step * self.batch_size
-        return [self._at(position) for position in range(first, first + self.batch_size)]
+        return [(self.at(position), position) for position in range(first, first + self.batch_size)]
 
-    def _at(self, position: int) -> int:
+    def at(self, position: int) -> int:
+        """The image number at a position of the stream."""
         number, offset = divmod(position, self.size)
         if number not in self._passes:
             self._passes = {key: value for key, value in self._passes.items() if key >= number - 1}
@@ -38,7 +39,7 @@ class DataOrder:
 
 
 class MicroBatches:
-    """One process's share of the stream, as a batch sampler: lists of (image number, step).
+    """One process's share of the stream, as a batch sampler: lists of (image number, position).
 
     Args:
         order: the stream.
@@ -66,4 +67,4 @@ class MicroBatches:
         for step in range(self.start, self.stop):
             mine = self.order.step(step)[self.rank * share : (self.rank + 1) * share]
             for first in range(0, share, micro):
-                yield [(index, step) for index in mine[first : first + micro]]
+                yield mine[first : first + micro]

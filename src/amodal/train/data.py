@@ -1,0 +1,108 @@
+"""The data sets of a run, and loaders that give every step its images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from amodal.config import TrainConfig
+from amodal.data.store import AnnotationSet
+from amodal.data.transforms import train_transforms
+from amodal.datasets import AmodalDataset, collate
+from amodal.datasets import load as load_dataset
+from amodal.errors import ConfigError, DataError
+from amodal.structures import Targets
+from amodal.train.order import DataOrder, MicroBatches
+
+Sample = tuple[Tensor, Targets]
+
+
+class TrainImages(Dataset[Sample]):
+    """The images of a data set that hold something to learn from, numbered without gaps."""
+
+    def __init__(self, data: AmodalDataset) -> None:
+        self.data = data
+        self.indices = np.flatnonzero(_usable(data.annotations))
+        if not len(self.indices):
+            raise DataError("no image with an object to train on", file=data.annotations.path or None)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        number, position = key
+        return self.data[int(self.indices[number]), position]
+
+
+def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
+    """Training images (augmented) and the validation set, None without one.
+
+    Raises:
+        ConfigError: no training data are named, or the two sets give one category id two names.
+        DataError: a file is missing or faulty.
+    """
+    data = config.data
+    for key in ("train", "train_images"):
+        if not getattr(data, key):
+            raise ConfigError(f"data.{key} is not set; give --data.{key}")
+    if (data.val is None) != (data.val_images is None):
+        given, other = ("val", "val_images") if data.val is not None else ("val_images", "val")
+        raise ConfigError(f"data.{given} is set without data.{other}")
+    train = load_dataset(data.train, data.train_images, transforms=train_transforms(data.flip, config.seed))
+    if data.val is None or data.val_images is None:
+        return TrainImages(train), None
+    val = load_dataset(data.val, data.val_images)
+    names = dict(zip(train.annotations.category_ids, train.annotations.class_names, strict=True))
+    for number, name in zip(val.annotations.category_ids, val.annotations.class_names, strict=True):
+        if names.get(number, name) != name:
+            raise ConfigError(f"data.val calls category {number} {name!r}, data.train calls it {names[number]!r}")
+    return TrainImages(train), val
+
+
+def fingerprint(images: TrainImages) -> dict[str, Any]:
+    """What must be equal for a run to go on with these data."""
+    data = images.data.annotations
+    digest = hashlib.blake2b(digest_size=8)
+    for column in (data.image_ids, data.first, data.labels, data.amodal_area, data.visible_area, data.crowd):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return {"images": len(images), "category_ids": [int(i) for i in data.category_ids], "digest": digest.hexdigest()}
+
+
+def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> DataLoader[Any]:
+    """Micro-batches (images, targets) of this process from step ``start`` on."""
+    order = DataOrder(len(images), config.seed, config.batch_size)
+    batches = MicroBatches(order, start, config.steps, config.accumulate, rank, world)
+    return DataLoader(
+        images,
+        batch_sampler=batches,  # type: ignore[arg-type, unused-ignore]
+        collate_fn=collate,
+        num_workers=config.data.workers,
+        worker_init_fn=_one_thread,
+    )
+
+
+def val_batches(data: AmodalDataset, rank: int, world: int, workers: int) -> Iterator[tuple[list[Tensor], list[int]]]:
+    """This process's share of the validation images with their ids."""
+    share = Subset(data, range(rank, len(data), world))
+    loader: DataLoader[Any] = DataLoader(
+        share, batch_size=4, collate_fn=collate, num_workers=workers, worker_init_fn=_one_thread
+    )
+    for images, targets in loader:
+        yield images, [target.image_id for target in targets]
+
+
+def _usable(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    good = ~data.crowd & (data.amodal_area > 0)
+    counts = np.bincount(data.image_index[good], minlength=len(data.image_ids))
+    return counts > 0
+
+
+def _one_thread(_: int) -> None:
+    # Workers share the cores with the training process.
+    torch.set_num_threads(1)

@@ -1,0 +1,41 @@
+"""The run folder's tables: CSV files whose rows stop at the checkpoint a run is resumed from."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class CsvLog:
+    """Appends rows that begin with ``step``; the first row decides the columns."""
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        """
+        Args:
+            path: the file.
+            keep_until: rows of later steps are removed; 0 starts afresh.
+        """
+        self.path = path
+        self.columns: list[str] = []
+        rows: list[list[str]] = []
+        if keep_until and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.columns, *rows = list(csv.reader(file)) or [[]]
+        # A kill may have left half a row at the end.
+        rows = [row for row in rows if len(row) == len(self.columns) and row[0].isdigit() and int(row[0]) <= keep_until]
+        fresh = path.with_name(f".{path.name}.new")
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([self.columns, *rows] if self.columns else [])
+        os.replace(fresh, path)
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """One row; None is an empty cell."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if not self.columns:
+                self.columns = ["step", *values]
+                writer.writerow(self.columns)
+            row = [values.get(name) for name in self.columns[1:]]
+            writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in row)])

@@ -1,0 +1,203 @@
+"""``amodal train``: the page that tells what a training run does, from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
+from tqdm import tqdm
+
+from amodal.config import TrainConfig
+from amodal.config_io import to_yaml
+from amodal.datasets import AmodalDataset
+from amodal.errors import ConfigError
+from amodal.train.atomic import recover, replace_folder
+from amodal.train.checkpoints import save_model
+from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
+from amodal.train.engine import Batch, StepResult, make_optimizer, train_step
+from amodal.train.init import start_from
+from amodal.train.log import CsvLog
+from amodal.train.schedule import learning_rate
+from amodal.train.state import RunState, read_state, restore, save_state
+from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
+
+if TYPE_CHECKING:
+    from amodal.models.rcnn import AmodalRCNN
+
+
+@dataclass
+class _Run:
+    """The parts of a run that its steps share."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Accelerator
+    model: AmodalRCNN
+    prepared: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    images: TrainImages
+    val: AmodalDataset | None
+    state: RunState
+    metrics: dict[str, Any] | None = None
+
+
+def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = None) -> None:
+    """Trains a detector into the run folder ``config.out``.
+
+    Args:
+        config: all settings.
+        resume: go on from ``last/`` where it exists; the result is that of an unkilled run, bit for bit on a CPU.
+        init: checkpoint folder whose weights start the run.
+
+    Raises:
+        ConfigError: settings do not fit the device, the data or the run that is resumed.
+        AmodalError: data are faulty, or a loss is not finite.
+    """
+    accelerator = _accelerator(config)
+    out = Path(config.out)
+    last = out / "last"
+    if accelerator.is_main_process:
+        recover(last)
+    accelerator.wait_for_everyone()
+    resuming = _resumes(last, resume)
+    images, val = load_data(config)
+    data = images.data.annotations
+    facts = fingerprint(images)
+    state = read_state(last, config, facts) if resuming else RunState(0, None, {}, facts)
+
+    model = _build(config, data.class_names, [int(i) for i in data.category_ids])
+    if init is not None and not resuming:
+        accelerator.print(start_from(model, init))
+    optimizer = make_optimizer(model, config.optim)
+    model.to(accelerator.device)
+    if resuming:
+        restore(last, model, optimizer)
+    prepared, engine = accelerator.prepare(model, optimizer)
+    if accelerator.scaler is not None and state.scaler:
+        accelerator.scaler.load_state_dict(state.scaler)
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    run = _Run(config, out, accelerator, model, prepared, engine, images, val, state)
+    _loop(run)
+    accelerator.end_training()
+
+
+def _loop(run: _Run) -> None:
+    config, accelerator, start = run.config, run.accelerator, run.state.step
+    if accelerator.is_main_process:
+        log, evals = CsvLog(run.out / "log.csv", start), CsvLog(run.out / "eval.csv", start)
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
+    loader = iter(train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes))
+    bar = tqdm(
+        total=config.steps, initial=start, desc=f"train {config.model.system}", unit="step",
+        disable=not accelerator.is_main_process, mininterval=1.0,
+    )  # fmt: skip
+    run.prepared.train()
+    clock = time.perf_counter()
+    with bar:
+        for step in range(start, config.steps):
+            rate = learning_rate(step, config.optim, config.steps)
+            result = _step(run, [next(loader) for _ in range(config.accumulate)], step, rate)
+            done = run.state.step = step + 1
+            bar.update()
+            if accelerator.is_main_process and (done % config.log_every == 0 or done == config.steps):
+                seconds, clock = (time.perf_counter() - clock) / config.log_every, time.perf_counter()
+                bar.set_postfix(loss=f"{result.loss:.3f}", lr=f"{rate:.2g}")
+                row = {"lr": rate, "loss": result.loss, **result.losses, "grad_norm": result.grad_norm}
+                log.write(done, {**row, "seconds": seconds})
+                accelerator.log({f"train/{name}": value for name, value in row.items()}, step=done)
+            if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+                values = _evaluate(run)
+                if accelerator.is_main_process and values:
+                    evals.write(done, values)
+                    numbers = {name: value for name, value in values.items() if value is not None}
+                    accelerator.log({f"val/{name}": value for name, value in numbers.items()}, step=done)
+            if done == config.steps or done % config.save_every == 0:
+                _save_last(run)
+
+
+def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult:
+    device = run.accelerator.device
+    moved = [
+        ([image.to(device, non_blocking=True) for image in images], [target.to(device) for target in targets])
+        for images, targets in batches
+    ]
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.model.set_step(run.config.seed, step)
+    return train_step(run.accelerator, run.prepared, run.optimizer, moved, run.config.optim.clip_norm)
+
+
+def _evaluate(run: _Run) -> dict[str, float | None]:
+    """Metrics on the validation set, pictures, and ``best/`` where they are the highest so far."""
+    accelerator, step = run.accelerator, run.state.step
+    metrics = None
+    if run.val is not None:
+        metrics = validate(accelerator, run.model, run.val, run.config.data.workers, step)
+    if accelerator.is_main_process:
+        draw_samples(accelerator, run.model, run.val or run.images.data, run.out / "samples" / f"{step:06d}")
+        run.metrics = metrics or run.metrics
+        score = None if metrics is None else mask_ap(metrics)
+        # Without validation data the newest weights are the best that is known.
+        if score is None or run.state.best is None or score > run.state.best:
+            run.state.best = score
+            with replace_folder(run.out / "best") as folder:
+                save_model(run.model, folder, _card(run, metrics))
+    accelerator.wait_for_everyone()
+    return {} if metrics is None else flat_metrics(metrics)
+
+
+def _save_last(run: _Run) -> None:
+    accelerator = run.accelerator
+    if accelerator.is_main_process:
+        if accelerator.scaler is not None:
+            run.state.scaler = accelerator.scaler.state_dict()
+        with replace_folder(run.out / "last") as folder:
+            save_state(folder, run.model, run.optimizer, run.state, run.config, _card(run, run.metrics))
+    accelerator.wait_for_everyone()
+
+
+def _card(run: _Run, metrics: dict[str, Any] | None) -> dict[str, Any]:
+    config = run.config
+    data = f"{Path(config.data.train).name}, {len(run.images)} images"
+    steps = f"{run.state.step} of {config.steps}, {config.batch_size} images each, seed {config.seed}"
+    return {"metrics": metrics, "data": data, "steps": steps}
+
+
+def _resumes(last: Path, resume: bool) -> bool:
+    if last.exists() and not resume:
+        raise ConfigError(f"{last.parent} holds a run; give --resume auto to go on with it, or another --out")
+    return resume and last.exists()
+
+
+def _build(config: TrainConfig, class_names: list[str], category_ids: list[int]) -> AmodalRCNN:
+    from amodal.models.build import build
+
+    set_seed(config.seed)
+    model = build(
+        config.model.system, len(class_names), config=config.model, class_names=class_names, category_ids=category_ids
+    )
+    return model.train()
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    # No batch statistics exist, so buffers are equal everywhere without being sent.
+    kwargs = DistributedDataParallelKwargs(broadcast_buffers=False)
+    cuda = torch.cuda.is_available()
+    if config.precision == "fp16" and not cuda:
+        raise ConfigError("precision is 'fp16', this device has no float16 training; take 'no' or 'bf16'")
+    if config.precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision is 'bf16', this GPU has no bfloat16; take 'no' or 'fp16'")
+    accelerator = Accelerator(
+        mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out, kwargs_handlers=[kwargs]
+    )
+    if config.batch_size % (accelerator.num_processes * config.accumulate):
+        rule = f"a multiple of accumulate ({config.accumulate}) times processes ({accelerator.num_processes})"
+        raise ConfigError(f"batch_size is {config.batch_size}, must be {rule}")
+    return accelerator
