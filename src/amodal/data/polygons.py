@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ Polygons = list[npt.NDArray[np.float64]]
 def check_polygons(obj: Any, height: int, width: int) -> tuple[Polygons, int]:
     """The polygons of one mask, float64 [2 n] (x0, y0, x1, y1, ...) each, and how many degenerate pieces fell away.
 
-    ``obj`` is a list of flat coordinate lists or one flat list. A piece of fewer than three points covers nothing and is
-    left out. Raises ValueError with the reason for an odd count, a coordinate that is no finite number or lies further
-    than four image sides outside, or deeper nesting.
+    ``obj`` is a list of flat coordinate lists or one flat list. A piece of fewer than three points covers nothing and
+    is left out. Raises ValueError with the reason for an odd count, a coordinate that is no finite number or lies
+    further than four image sides outside, or deeper nesting.
     """
     if not isinstance(obj, (list, tuple)):
         raise ValueError("segmentation is neither an RLE nor a list of polygons")
@@ -43,7 +44,7 @@ def _check_piece(piece: Any, height: int, width: int) -> npt.NDArray[np.float64]
     return np.array(piece, np.float64)
 
 
-def _finite(piece: list[float]) -> bool:
+def _finite(piece: Sequence[float]) -> bool:
     return math.isfinite(math.fsum(piece))
 
 

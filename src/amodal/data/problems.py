@@ -31,7 +31,7 @@ class Count(NamedTuple):
     """A reason, how often it applied, and the ids of the first few (annotations where there are any, else images)."""
 
     reason: str
-    count: int
+    times: int
     examples: tuple[object, ...]
 
 
@@ -57,27 +57,27 @@ class Findings:
             raise DataError(message, file=self.path, image_id=image_id, annotation_id=annotation_id)
         self.problems.append(Problem(kind, "error", image_id, annotation_id, message))
 
-    def drop(self, reason: str, example: object, count: int = 1) -> None:
+    def drop(self, reason: str, example: object, times: int = 1) -> None:
         """Counts something that was left out."""
-        _count(self._dropped, reason, example, count)
+        _count(self._dropped, reason, example, times)
 
-    def note(self, reason: str, example: object, count: int = 1) -> None:
+    def note(self, reason: str, example: object, times: int = 1) -> None:
         """Counts something that is odd and was kept, or mended without loss."""
-        _count(self._noted, reason, example, count)
+        _count(self._noted, reason, example, times)
 
     @property
     def dropped(self) -> list[Count]:
         """Counted drops."""
-        return [Count(reason, count, tuple(ids)) for reason, (count, ids) in self._dropped.items()]
+        return [Count(reason, times, tuple(ids)) for reason, (times, ids) in self._dropped.items()]
 
     @property
     def noted(self) -> list[Count]:
         """Counted remarks."""
-        return [Count(reason, count, tuple(ids)) for reason, (count, ids) in self._noted.items()]
+        return [Count(reason, times, tuple(ids)) for reason, (times, ids) in self._noted.items()]
 
 
-def _count(table: dict[str, tuple[int, list[object]]], reason: str, example: object, count: int) -> None:
+def _count(table: dict[str, tuple[int, list[object]]], reason: str, example: object, times: int) -> None:
     total, examples = table.get(reason, (0, []))
     if len(examples) < _EXAMPLES:
         examples.append(example)
-    table[reason] = (total + count, examples)
+    table[reason] = (total + times, examples)

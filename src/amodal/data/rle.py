@@ -1,11 +1,11 @@
 """Run-length masks in numpy: a codec and the checks that every foreign RLE passes before a C library sees it.
 
-An RLE is COCO's: ``{"size": [h, w], "counts": ...}`` with column-major runs that alternate between background and object
-and start with background; ``counts`` is a list of integers or COCO's compressed string (characters 48 to 111, five bits
-each, lowest first, bit 32 says that more follow; from the fourth run on a run is stored as the difference to the run two
-before). Bad ones crash or hang pycocotools and its relatives or make them return uninitialised memory, so nothing here
-trusts a size, a sum or a character. The ``*_batch`` functions do the same for the masks of a whole file at once: M masks
-lie behind each other in one flat array, ``offsets`` (int64 [M + 1]) says where each begins.
+An RLE is COCO's: ``{"size": [h, w], "counts": ...}`` with column-major runs that alternate between background and
+object and start with background; ``counts`` is a list of integers or COCO's compressed string (characters 48 to 111,
+five bits each, lowest first, bit 32 says that more follow; from the fourth run on a run is stored as the difference to
+the run two before). Bad ones crash or hang pycocotools and its relatives or make them return uninitialised memory, so
+nothing here trusts a size, a sum or a character. The ``*_batch`` functions do the same for the masks of a whole file at
+once: M masks lie behind each other in one flat array, ``offsets`` (int64 [M + 1]) says where each begins.
 """
 
 from __future__ import annotations
@@ -70,10 +70,7 @@ def check_rle(obj: Any, height: int, width: int) -> dict[str, Any]:
         raise ValueError(f"{_short(obj)} is no RLE (an object with size and counts)")
     check_size(obj["size"], height, width)
     counts = obj["counts"]
-    if isinstance(counts, (str, bytes)):
-        runs = parse_counts(counts)
-    else:
-        runs = _check_list(counts)
+    runs = parse_counts(counts) if isinstance(counts, (str, bytes)) else _check_list(counts)
     fault = _fault_of(runs, height * width)
     if fault:
         raise ValueError(_sum_message(runs, height, width) if fault == BAD_SUM else FAULTS[fault])
@@ -145,7 +142,8 @@ def to_box(rle: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     """float64 [4] xyxy pixel edges of a checked RLE's mask; zeros for an empty one."""
     runs = parse_counts(rle["counts"])
     offsets = np.array([0, len(runs)], np.int64)
-    return measure_batch(Runs(runs, offsets, np.zeros(1, np.int8)), np.array([rle["size"][0]], np.int64))[1][0]
+    _, boxes = measure_batch(Runs(runs, offsets, np.zeros(1, np.int8)), np.array([rle["size"][0]], np.int64))
+    return boxes.reshape(4)
 
 
 def canonical_runs(runs: Ints) -> Ints:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amodal.data import rle
-from amodal.data.polygons import check_polygons, rasterize
+from amodal.data.mask_columns import check_masks, read_counts
 from amodal.data.problems import Findings
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import MaskBuffer, measure_runs
@@ -124,19 +124,17 @@ class RowReader:
         self._seen.add(number)
 
     def _mask(self, entry: Annotation, key: str, number: Any, height: int, width: int) -> bytes | None:
-        """Compressed counts whose size is right and whose contents :meth:`_close` checks; None where the key is absent."""
+        """Compressed counts of the right size, contents unchecked; None where the key is absent."""
         mask = entry.get(key)
         if mask is None:
             return None
         try:
-            if isinstance(mask, dict):
-                return _rle_counts(mask, height, width)
-            polygons, degenerate = check_polygons(mask, height, width)
-            if degenerate:
-                self.findings.drop("polygon piece of fewer than three points", number, degenerate)
-            return rasterize(polygons, height, width)
+            counts, degenerate = read_counts(mask, height, width)
         except ValueError as error:
             raise _Fault("bad mask", f"{key}: {error}") from None
+        if degenerate:
+            self.findings.drop("polygon piece of fewer than three points", number, degenerate)
+        return counts
 
     def _visible_mask(
         self, entry: Annotation, amodal: bytes, number: Any, height: int, width: int
@@ -192,39 +190,36 @@ class RowReader:
             "stored_rate": np.array(chunk.rates, np.float64),
             "stored_boxes": np.array(chunk.boxes, np.float64).reshape(-1, 4),
         }
-        amodal, visible = MaskBuffer.pack(chunk.amodal), MaskBuffer.pack(chunk.visible)
-        whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in (amodal, visible))
-        bad = self._report(columns, rle.check_batch(whole, pixels), self.schema.amodal)
-        bad |= self._report(columns, rle.check_batch(seen, pixels), self.schema.visible or self.schema.amodal)
-        if bad.any():
-            keep = np.flatnonzero(~bad)
-            columns = {name: column[keep] for name, column in columns.items()}
-            amodal, visible = amodal.take(keep), visible.take(keep)
-            sizes = sizes[keep]
-            whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in (amodal, visible))
-        amodal, whole = _canonical(amodal, whole)
-        visible, seen = _canonical(visible, seen)
+        amodal, whole, whole_faults = check_masks(chunk.amodal, pixels)
+        visible, seen, seen_faults = check_masks(chunk.visible, pixels)
         columns |= measure_runs(whole, seen, sizes[:, 0])
-        self._keep(columns, amodal, visible)
+        self._report(columns, whole_faults, self.schema.amodal)
+        self._report(columns, np.where(whole_faults, rle.OK, seen_faults), self.schema.visible or self.schema.amodal)
+        self._keep(columns, amodal, visible, (whole_faults == rle.OK) & (seen_faults == rle.OK))
 
-    def _report(self, columns: dict[str, npt.NDArray[Any]], faults: npt.NDArray[np.int8], key: str) -> Any:
-        image_ids = list(self.image_rows)
+    def _report(self, columns: dict[str, npt.NDArray[Any]], faults: npt.NDArray[np.int8], key: str) -> None:
         for row in np.flatnonzero(faults):
-            image = image_ids[columns["image_index"][row]]
+            image = list(self.image_rows)[columns["image_index"][row]]
             message = f"{key}: {rle.FAULTS[int(faults[row])]}"
             self.findings.error("bad mask", message, image, int(columns["annotation_ids"][row]))
-        return faults != rle.OK
 
-    def _keep(self, columns: dict[str, npt.NDArray[Any]], amodal: MaskBuffer, visible: MaskBuffer) -> None:
+    def _keep(
+        self,
+        columns: dict[str, npt.NDArray[Any]],
+        amodal: MaskBuffer,
+        visible: MaskBuffer,
+        sound: npt.NDArray[np.bool_],
+    ) -> None:
+        """Keeps the sound rows whose amodal mask is not empty; counts what is odd."""
         ids = columns["annotation_ids"]
-        empty = columns["amodal_area"] == 0
-        for number in ids[empty]:
-            self.findings.drop("empty amodal mask", int(number))
-        hidden_beyond = columns["visible_area"] > np.round((1 - columns["occlude_rate"]) * columns["amodal_area"])
-        for number in ids[hidden_beyond & ~empty]:
-            self.findings.note("visible mask reaches beyond the amodal one", int(number))
-        if empty.any():
-            rows = np.flatnonzero(~empty)
+        some = columns["amodal_area"] > 0
+        for number in ids[sound & ~some].tolist():
+            self.findings.drop("empty amodal mask", number)
+        for number in ids[sound & some & (columns["visible_area"] > columns["shared"])].tolist():
+            self.findings.note("visible mask reaches beyond the amodal one", number)
+        del columns["shared"]
+        if not (sound & some).all():
+            rows = np.flatnonzero(sound & some)
             columns = {name: column[rows] for name, column in columns.items()}
             amodal, visible = amodal.take(rows), visible.take(rows)
         self._columns.append(columns)
@@ -238,29 +233,6 @@ class _Fault(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind, self.message = kind, message
-
-
-def _rle_counts(mask: dict[str, Any], height: int, width: int) -> bytes:
-    counts, size = mask.get("counts"), mask.get("size")
-    if type(counts) is not str or "size" not in mask:
-        checked: bytes = rle.check_rle(mask, height, width)["counts"]
-        return checked
-    rle.check_size(size, height, width)
-    return rle.counts_bytes(counts)
-
-
-def _canonical(masks: MaskBuffer, runs: rle.Runs) -> tuple[MaskBuffer, rle.Runs]:
-    """Rewrites masks that have zero runs beyond the first."""
-    zero = np.flatnonzero(runs.values == 0)
-    owner = np.searchsorted(runs.offsets, zero, side="right") - 1
-    odd = set(owner[zero > runs.offsets[owner]].tolist())
-    if not odd:
-        return masks, runs
-    counts = [masks.counts(row) for row in range(len(masks))]
-    for row in odd:
-        counts[row] = rle.compress(rle.canonical_runs(runs.values[runs.offsets[row] : runs.offsets[row + 1]]))
-    masks = MaskBuffer.pack(counts)
-    return masks, rle.decompress_batch(masks.data, masks.offsets)
 
 
 def _flag(entry: Annotation, key: str, default: bool) -> bool:

@@ -80,8 +80,8 @@ class AnnotationSet:
         amodal_known: bool [A]; False: only what is visible is annotated, and both masks are that.
         stored_rate: float64 [A], the file's occlusion rate (0 to 1), NaN where it has none.
         stored_boxes: float64 [A, 4], the file's amodal box as xyxy pixels, NaN where it has none.
-        amodal_boxes, visible_boxes: float64 [A, 4], xyxy pixel edges recomputed from the masks; zeros for a mask that is
-            empty (a fully hidden instance has an empty visible mask).
+        amodal_boxes, visible_boxes: float64 [A, 4], xyxy pixel edges recomputed from the masks; zeros for a mask that
+            is empty (a fully hidden instance has an empty visible mask).
         amodal_area, visible_area: int64 [A], pixels.
         occlude_rate: float64 [A], 1 - |V and A| / |A|, in 0 to 1.
         amodal, visible: the masks.
@@ -222,7 +222,7 @@ class AnnotationSet:
         visible = MaskBuffer.pack([rle.compress(rle.mask_runs(item.get("visible", item["amodal"]))) for item in items])
         index = np.array([item["image"] for item in items], np.int64)
         nowhere = [np.nan] * 4
-        columns = {
+        columns: dict[str, npt.NDArray[Any]] = {
             "annotation_ids": np.array([item.get("id", number) for number, item in enumerate(items, 1)], np.int64),
             "image_index": index,
             "labels": np.array([item["label"] for item in items], np.int32),
@@ -233,6 +233,8 @@ class AnnotationSet:
         }
         sizes = np.array(images, np.int64).reshape(-1, 2)
         columns |= measure(amodal, visible, sizes[index, 0])
+        if (columns["amodal_area"] == 0).any():
+            raise ValueError("an amodal mask is empty")
         return cls.from_columns(
             images=[(number, name, *size) for number, name, size in zip(numbers, names, images, strict=True)],
             categories=list(zip(ids, class_names, strict=True)),
@@ -246,11 +248,13 @@ def measure(amodal: MaskBuffer, visible: MaskBuffer, heights: rle.Ints) -> dict[
     """Boxes, areas and occlusion rates of checked masks; ``heights`` int64 [A] are those of their images."""
     whole = rle.decompress_batch(amodal.data, amodal.offsets)
     seen = rle.decompress_batch(visible.data, visible.offsets)
-    return measure_runs(whole, seen, heights)
+    columns = measure_runs(whole, seen, heights)
+    del columns["shared"]
+    return columns
 
 
 def measure_runs(whole: rle.Runs, seen: rle.Runs, heights: rle.Ints) -> dict[str, npt.NDArray[Any]]:
-    """As :func:`measure`, of runs."""
+    """As :func:`measure`, of runs, and "shared": int64 [A], pixels in both masks."""
     amodal_area, amodal_boxes = rle.measure_batch(whole, heights)
     visible_area, visible_boxes = rle.measure_batch(seen, heights)
     shared = rle.intersection_batch(whole, seen)
@@ -259,6 +263,7 @@ def measure_runs(whole: rle.Runs, seen: rle.Runs, heights: rle.Ints) -> dict[str
         "amodal_boxes": amodal_boxes,
         "visible_area": visible_area,
         "visible_boxes": visible_boxes,
+        "shared": shared,
         "occlude_rate": np.clip(1.0 - shared / np.maximum(amodal_area, 1), 0.0, 1.0),
     }
 

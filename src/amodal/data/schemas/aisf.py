@@ -1,4 +1,4 @@
-"""AISFormer's ``instances_*_amodal.json`` of KINS: polygons whole in ``segmentation``, visible in ``i_segmentation``."""
+"""AISFormer's ``instances_*_amodal.json`` of KINS: ``segmentation`` whole, ``i_segmentation`` visible, polygons."""
 
 from amodal.data.schemas.schema import Schema
 

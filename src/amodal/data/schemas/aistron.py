@@ -1,6 +1,7 @@
 """AISTRON's universal ``*_aistron.json``: ``amodal_segm`` and ``visible_segm``.
 
-Its ``visible_bbox`` is the amodal box for D2SA and COCOA, and its ``area`` is the box's; both are recomputed from the masks.
+Its ``visible_bbox`` is the amodal box for D2SA and COCOA, and its ``area`` is the box's; both are recomputed from
+the masks.
 """
 
 from amodal.data.schemas.schema import Schema

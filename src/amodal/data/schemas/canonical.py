@@ -1,4 +1,4 @@
-"""Canonical annotations, the keys of D2SA and COCOA cls: ``segmentation`` amodal, ``visible_mask``, ``occlude_rate``."""
+"""Canonical annotations, the keys of D2SA and COCOA cls: ``segmentation`` whole, ``visible_mask``, ``occlude_rate``."""
 
 from amodal.data.schemas.schema import Schema
 

@@ -1,9 +1,9 @@
 """COCOA and BSDS-A as the amodal API writes them: one entry an image and annotator, its ``regions`` the instances.
 
-Names are free text (over two thousand of them), so all regions are of one class "object". Regions marked ``isStuff`` are
-no objects and are dropped, unless the schema is given as "cocoa_stuff". Where several people annotated an image (BSDS)
-the first one counts. A region without ``visible_mask`` is unoccluded; a fully hidden one has an empty visible mask.
-Regions have no ids; they are numbered 1, 2, ... in the order of the file.
+Names are free text (over two thousand of them), so all regions are of one class "object". Regions marked ``isStuff``
+are no objects and are dropped, unless the schema is given as "cocoa_stuff". Where several people annotated an image
+(BSDS) the first one counts. A region without ``visible_mask`` is unoccluded; a fully hidden one has an empty visible
+mask. Regions have no ids; they are numbered 1, 2, ... in the order of the file.
 """
 
 from collections.abc import Iterable, Iterator

@@ -22,8 +22,8 @@ class Schema:
         visible: key of the visible mask, or None where the format has none.
         box: key of the amodal box, xywh pixels.
         rate: key of the occlusion rate, a fraction.
-        absent_visible: what an absent visible mask means: "unoccluded" (the amodal mask), "error", or "modal" (the one mask
-            is what is visible, the amodal one is unknown).
+        absent_visible: what an absent visible mask means: "unoccluded" (the amodal mask), "error", or "modal" (the one
+            mask is what is visible, the amodal one is unknown).
         empty_classes: names of classes that fall away when they have no instance.
         flatten: makes flat COCO annotations of the file's; None: they are flat.
         categories: (id, name) of formats whose files list no categories; None: the file lists them.

@@ -1,0 +1,78 @@
+"""Canonical annotation files: written from an :class:`AnnotationSet`, read by pycocotools and by ``load`` alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from amodal.data.store import AnnotationSet
+from amodal.errors import DataError
+
+
+def to_dict(annotations: AnnotationSet) -> dict[str, Any]:
+    """The set as canonical COCO JSON: amodal ``segmentation``, ``bbox``, ``area``, and the visible part's.
+
+    ``visible_mask`` is written for every annotation. Where the whole shape is unknown (``amodal_known`` false) all
+    masks are the visible one. ``occlude_rate`` is the one computed from the masks.
+    """
+    sizes = zip(annotations.heights.tolist(), annotations.widths.tolist(), strict=True)
+    images = [
+        {"id": number, "file_name": name, "height": height, "width": width}
+        for number, name, (height, width) in zip(
+            annotations.image_ids.tolist(), annotations.file_names, sizes, strict=True
+        )
+    ]
+    categories = [
+        {"id": number, "name": name}
+        for number, name in zip(annotations.category_ids, annotations.class_names, strict=True)
+    ]
+    return {
+        "images": images,
+        "categories": categories,
+        "annotations": [_annotation(annotations, row) for row in range(len(annotations))],
+    }
+
+
+def write(annotations: AnnotationSet, path: str | Path) -> None:
+    """Writes the set as canonical JSON; the file appears complete or not at all. Raises DataError where it cannot."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        data = msgspec.json.encode(to_dict(annotations))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot be written ({error.strerror or error})", file=path) from None
+
+
+def _annotation(annotations: AnnotationSet, row: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "id": int(annotations.annotation_ids[row]),
+        "image_id": int(annotations.image_ids[annotations.image_index[row]]),
+        "category_id": annotations.category_ids[annotations.labels[row]],
+        "iscrowd": int(annotations.crowd[row]),
+        "segmentation": _text(annotations.amodal_rle(row)),
+        "bbox": _xywh(annotations.amodal_boxes[row]),
+        "area": int(annotations.amodal_area[row]),
+        "visible_mask": _text(annotations.visible_rle(row)),
+        "visible_bbox": _xywh(annotations.visible_boxes[row]),
+        "occlude_rate": float(annotations.occlude_rate[row]),
+    }
+    if not annotations.amodal_known[row]:
+        entry["amodal_known"] = False
+    return entry
+
+
+def _text(rle: dict[str, Any]) -> dict[str, Any]:
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+
+
+def _xywh(box: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    x0, y0, x1, y1 = box.tolist()
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -1,0 +1,27 @@
+"""``amodal convert``: any known annotation schema to canonical JSON."""
+
+from __future__ import annotations
+
+
+def convert(src: str, out: str, schema: str = "auto") -> None:
+    """Converts annotations to canonical COCO JSON and says what was dropped and why.
+
+    Boxes, areas and occlusion rates of the result are computed from the masks.
+
+    Args:
+        src: annotation file of any known schema (JSON).
+        out: file to write.
+        schema: schema of the source; "auto" recognises it by its keys.
+    """
+    from amodal.data import canonical
+    from amodal.data.reader import load
+
+    annotations = load(src, schema=schema, cache=False)
+    canonical.write(annotations, out)
+    print(f"{src}: {annotations.schema}, {len(annotations.image_ids)} images, {len(annotations)} annotations kept")
+    for verb, counts in (("dropped", annotations.dropped), ("kept", annotations.noted)):
+        for reason, times, examples in counts:
+            print(f"{verb} {times}: {reason} (e.g. {', '.join(map(str, examples))})")
+    if not annotations.dropped:
+        print("nothing dropped")
+    print(f"wrote {out}")
