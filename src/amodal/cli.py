@@ -153,7 +153,7 @@ class _Verb:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 self.settings = True
             else:
-                self._add(name, parameter, hints[name], texts.get(name, "").replace("%", "%%"))
+                self._add(name, parameter, hints[name], texts.get(name, ""))
 
     def _add(self, name: str, parameter: inspect.Parameter, hint: Any, text: str) -> None:
         many = get_origin(hint) in (list, tuple, Sequence)
@@ -173,15 +173,8 @@ class _Verb:
 
     def help(self) -> str:
         """The help text; for ``train`` with every setting of the configuration."""
-        parser = self.parser
-        text: str = parser.format_help()
-        if self.settings:
-            from amodal.config import TrainConfig
-            from amodal.config_io import config_parser
-
-            settings: str = config_parser(TrainConfig).format_help()
-            text += "\n" + _settings_help(settings)
-        return text
+        text: str = self.parser.format_help()
+        return text + _settings_help() if self.settings else text
 
     def parse(self, words: list[str]) -> dict[str, Any]:
         """Keyword arguments of the function.
@@ -235,18 +228,18 @@ class _Verb:
         return rest, settings
 
 
-def _settings_help(text: str) -> str:
-    """jsonargparse's help of the configuration without its usage and without the rows that name whole sections."""
-    _, _, body = text.partition("\n\n")
-    skip = ("Path to a configuration file.", "Show the help for")
-    lines: list[str] = []
-    for line in body.splitlines():
-        if any(line.strip().startswith(part) for part in skip) or line.rstrip().endswith(" CONFIG"):
-            continue
-        if any(part in line for part in skip):
-            continue
-        lines.append(line)
-    return "settings of the configuration, given as --key value:\n\n" + "\n".join(lines) + "\n"
+def _settings_help() -> str:
+    """Help of the whole configuration, the methods' own settings last."""
+    from amodal.config import METHOD_CONFIGS, TrainConfig
+    from amodal.config_io import settings_help
+
+    text = "\nsettings of the configuration, as in the YAML file or given as --key value:\n\n" + settings_help(
+        TrainConfig
+    )
+    for system, settings in METHOD_CONFIGS.items():
+        if fields := settings_help(settings, "model.method"):
+            text += f"\n{system} only: {fields}"
+    return text
 
 
 def _usage_problem(message: str, flags: dict[str, str]) -> str:

@@ -83,10 +83,13 @@ class RPNConfig:
     Attributes:
         anchor_sizes: pixels of the network image, one for each pyramid level (P6 included).
         aspect_ratios: height / width of the anchors.
-        pre_nms_train, pre_nms_test: proposals kept a level before NMS.
-        post_nms_train, post_nms_test: proposals kept an image after NMS.
+        pre_nms_train: proposals kept a level before NMS, in training.
+        pre_nms_test: the same in test.
+        post_nms_train: proposals kept an image after NMS, in training.
+        post_nms_test: the same in test.
         nms: IoU of proposal NMS.
-        fg_iou, bg_iou: an anchor is object at IoU >= fg_iou, background below bg_iou.
+        fg_iou: an anchor is object at an IoU of at least this.
+        bg_iou: an anchor is background at an IoU below this.
         batch_per_image: anchors sampled an image.
         positive_fraction: largest share of objects among them.
     """

@@ -178,11 +178,19 @@ def parse_problem(message: str) -> tuple[str | None, str]:
     return found["key"], f"is {found['value']!r}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
 
 
-def config_parser(cls: type) -> ArgumentParser:
-    """A jsonargparse parser with one argument for every setting of a dataclass; help from its docstrings."""
+def settings_help(cls: type, prefix: str | None = None) -> str:
+    """Help of every setting of a dataclass (keys behind ``prefix``), from its docstrings; empty without settings."""
+    if not get_type_hints(cls):
+        return ""
     parser = ArgumentParser(exit_on_error=False, add_help=False)
-    parser.add_class_arguments(cls)
-    return parser
+    parser.add_class_arguments(cls, prefix)
+    _, _, text = parser.format_help().partition("\n\n")
+    # Rows for whole sections, and the list-appending twin of every list, are jsonargparse's own ways of input.
+    text = re.sub(
+        r"(?m)^  --\S+ CONFIG(\s+Path to a configuration file\.)?\n(\s+Path to a configuration file\.\n)?", "", text
+    )
+    text = re.sub(r"(?m)^  --model\.method(\.help)? .*\n( {6,}.*\n)*", "", text)
+    return re.sub(r", --\S+\+ \[ITEM,\.\.\.\]", "", text)
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:
@@ -240,7 +248,8 @@ def _optional(hint: Any) -> bool:
 
 
 def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> Any:
-    parser = config_parser(cls)
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(cls)
     try:
         return cls(**vars(parser.instantiate(parser.parse_object(data))))
     except ConfigError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelHubMixin, snapshot_download
 
@@ -22,24 +22,35 @@ class HubMixin(ModelHubMixin):  # type: ignore[misc, unused-ignore]
         save_model(self, save_directory)  # type: ignore[arg-type]
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
         device: str = "cpu",
-        **_: Any,
     ) -> AmodalRCNN:
+        """The detector of a checkpoint folder or a Hugging Face id, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: folder, or id such as "me/pgexp-kins".
+            force_download: download again what the cache holds.
+            token: Hugging Face token; None: the stored one.
+            cache_dir: where downloads go; None: Hugging Face's own cache.
+            local_files_only: never use the network.
+            revision: branch, tag or commit of the Hugging Face repository.
+            device: where the model goes.
+        """
         from amodal.train.checkpoints import CARD, CONFIG, WEIGHTS, load_model
 
-        if Path(model_id).is_dir():
-            return load_model(model_id, device)
+        name = str(pretrained_model_name_or_path)
+        if Path(name).is_dir():
+            return load_model(name, device)
         folder = snapshot_download(
-            model_id,
+            name,
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,

@@ -27,13 +27,13 @@ class CsvLog:
         rows = [row for row in rows if len(row) == len(self.columns) and row[0].isdigit() and int(row[0]) <= keep_until]
         fresh = path.with_name(f".{path.name}.new")
         with fresh.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.columns, *rows] if self.columns else [])
+            csv.writer(file, lineterminator="\n").writerows([self.columns, *rows] if self.columns else [])
         os.replace(fresh, path)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One row; None is an empty cell."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             if not self.columns:
                 self.columns = ["step", *values]
                 writer.writerow(self.columns)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from amodal.config import TrainConfig
@@ -179,11 +178,14 @@ def _resumes(last: Path, resume: bool) -> bool:
 def _build(config: TrainConfig, class_names: list[str], category_ids: list[int]) -> AmodalRCNN:
     from amodal.models.build import build
 
-    set_seed(config.seed)
-    model = build(
-        config.model.system, len(class_names), config=config.model, class_names=class_names, category_ids=category_ids
+    return build(
+        config.model.system,
+        len(class_names),
+        config=config.model,
+        class_names=class_names,
+        category_ids=category_ids,
+        seed=config.seed,
     )
-    return model.train()
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
