@@ -1,0 +1,57 @@
+"""``amodal info``: versions, devices, free memory."""
+
+from __future__ import annotations
+
+
+def info() -> None:
+    """Versions of the package and of what it builds on, the devices here, and their free memory."""
+    import platform
+
+    import torch
+
+    from amodal import __version__
+
+    print(f"amodal {__version__}, Python {platform.python_version()} on {platform.platform()}")
+    packages = (
+        "torch",
+        "torchvision",
+        "accelerate",
+        "numpy",
+        "pycocotools",
+        "faster-coco-eval",
+        "pillow",
+        "supervision",
+    )
+    for name in packages:
+        print(f"  {name:<18}{_version(name)}")
+    print("devices")
+    print(f"  {'cpu':<18}{torch.get_num_threads()} threads{_free_memory()}")
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        bf16 = ", bf16" if torch.cuda.is_bf16_supported() else ""
+        print(f"  {f'cuda:{index}':<18}{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free{bf16}")
+    if torch.backends.mps.is_available():
+        print(f"  {'mps':<18}Apple GPU")
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _free_memory() -> str:
+    """Free memory of the machine where the system tells it (Linux), as text to append."""
+    from pathlib import Path
+
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return ""
+    table = dict(line.split(":", 1) for line in lines)
+    free, total = (int(table[key].split()[0]) / 2**20 for key in ("MemAvailable", "MemTotal"))
+    return f", {free:.1f} of {total:.1f} GiB free"

@@ -1,0 +1,59 @@
+"""``amodal predict``: masks for images or folders of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def predict(
+    checkpoint: str,
+    inputs: list[Path],
+    out: Path = Path("runs/predict"),
+    threshold: float = 0.5,
+    device: str = "auto",
+    batch: int = 1,
+    no_overlays: bool = False,
+) -> int:
+    """Amodal masks for images or folders of images.
+
+    Writes OUT/predictions.json (a JSON list, one object a row: image_id, file_name, category_id, score, bbox,
+    segmentation, and where the system has them visible_mask, visible_bbox), OUT/images.json (id, file_name, height,
+    width and number of objects of every image; ids count from 1) and OUT/overlays/NAME.png. A run that was killed goes
+    on where it stopped when the same command is given again. Several processes share the images: "accelerate launch -m
+    amodal predict ...". Images that cannot be read are listed at the end; the exit code is 2 if none could.
+
+    Args:
+        checkpoint: checkpoint folder, or the id of a Hugging Face repository.
+        inputs: images, or folders that are searched through.
+        out: folder for the results.
+        threshold: lowest score that is kept, 0 to 1.
+        device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
+        batch: images of equal size that go through the network together.
+        no_overlays: draw no pictures.
+    """
+    from amodal import jobs
+    from amodal.errors import ConfigError, DataError
+    from amodal.inputs import gather
+    from amodal.predictor import check_threshold, load
+
+    check_threshold(threshold)
+    if batch < 1:
+        raise ConfigError(f"--batch is {batch}, must be 1 or more")
+    items = gather(inputs, out, overlays=not no_overlays)
+    team = jobs.Team(device)
+    outcome = jobs.run(load(checkpoint, team.device), items, out, threshold=threshold, batch=batch, team=team)
+    team.close()
+    if outcome is None:
+        return 0
+    jobs.write_json(out / "predictions.json", outcome.results)
+    jobs.write_json(out / "images.json", outcome.images)
+    jobs.clear(out)
+    read = len(items) - len(outcome.failed)
+    print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    if outcome.failed:
+        print(f"{len(outcome.failed)} images could not be read:")
+        for image in outcome.failed:
+            print(f"  {image['file_name']}: {image['error']}")
+    if not read:
+        raise DataError(f"none of the {len(items)} images could be read")
+    return 0
