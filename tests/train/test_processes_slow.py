@@ -1,0 +1,69 @@
+"""Two processes and two micro-batches give the run of one process with the whole batch, within rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+pytestmark = pytest.mark.slow
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.fixture(scope="module")
+def runs(settings: Path, tmp_path_factory: pytest.TempPathFactory, program: Any) -> Any:
+    folder = tmp_path_factory.mktemp("runs")
+
+    def weights(name: str, *more: str, launcher: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        out = folder / name
+        words = ["train", str(settings), "--out", str(out), "--model.system", "pgexp", "--steps", "3"]
+        process = program(*words, "--optim.warmup_steps", "0", *more, launcher=launcher)
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        return load_file(out / "last" / "model.safetensors")
+
+    return weights
+
+
+@pytest.fixture(scope="module")
+def one(runs: Any) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = runs("one")
+    return weights
+
+
+@pytest.fixture(scope="module")
+def update(one: dict[str, Tensor], runs: Any) -> dict[str, Tensor]:
+    """How far three steps move each tensor; a run with a negligible rate stands for the start."""
+    start = runs("start", "--optim.lr", "1e-30")
+    return {name: value - start[name] for name, value in one.items()}
+
+
+def distance(first: dict[str, Tensor], second: dict[str, Tensor], update: dict[str, Tensor]) -> float:
+    """Norm of the difference relative to the norm of the update."""
+    total = sum(float((first[name] - second[name]).double().square().sum()) for name in first)
+    moved = sum(float(value.double().square().sum()) for value in update.values())
+    return (total / moved) ** 0.5
+
+
+def test_two_processes(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
+    two = runs("two", launcher=LAUNCH)
+    assert distance(one, two, update) < 1e-4
+    assert torch.stack([value.abs().max() for value in update.values()]).max() > 1e-3
+
+
+def test_two_micro_batches(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
+    assert distance(one, runs("micro", "--accumulate", "2"), update) < 1e-4
+
+
+def test_two_processes_with_two_micro_batches(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
+    both = runs("both", "--accumulate", "2", launcher=LAUNCH)
+    assert distance(one, both, update) < 1e-4
+
+
+def test_other_flips_are_far_away(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
+    """The distance can tell runs apart."""
+    assert distance(one, runs("other", "--data.flip", "1.0"), update) > 1e-2
