@@ -77,24 +77,20 @@ def draw_scene(seed, images=6, crowds=True, many=False, steps=20, unknown=False)
                 wrong = int(rng.choice([category, category, category, 2, 9]))
                 results.append(detection(image, wrong, round(rng.random() * steps) / steps, guess, seen))
         for _ in range(rng.integers(0, 4) + (130 if many and image == 12 else 0)):
-            guess = (
-                ellipse(*rng.uniform(4, 40, 2), *rng.uniform(2, 10, 2))
-                if rng.random() < 0.9
-                else ellipse(0, 0, -1, 1) & False
-            )
+            guess = ellipse(*rng.uniform(4, 40, 2), *rng.uniform(2, 10, 2)) & (rng.random() < 0.9)
             seen = guess & (rng.random(guess.shape) < rng.uniform(0.3, 1.3))
-            results.append(
-                detection(image, int(rng.choice([2, 3, 9])), round(rng.random() * steps) / steps, guess, seen)
-            )
+            wrong = int(rng.choice([2, 3, 9]))
+            results.append(detection(image, wrong, round(rng.random() * steps) / steps, guess, seen))
     infos = [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in range(11, 11 + images)]
     return {"images": infos, "annotations": annotations, "categories": CATEGORIES}, results
 
 
-def slow_ap(truth, results, part="amodal", level=None, own_rate=False):
+def slow_ap(truth, results, part="amodal", level=None, own_rate=False, counts=lambda rate: True):
     """AP in percent after the text of method.md, one detection, one threshold, one pixel grid at a time.
 
     ``level``: objects with a visible rate above it are ignored. ``own_rate``: unmatched detections that predict a rate
-    above it are ignored too. Independent of the package: dense masks, dictionaries and loops.
+    above it are ignored too. ``counts``: which visible rates count, for other rules. Independent of the package: dense
+    masks, dictionaries and loops.
     """
     mask_key, box = ("visible_mask", False) if part == "visible" else ("segmentation", part == "box")
     per_class = []
@@ -104,7 +100,7 @@ def slow_ap(truth, results, part="amodal", level=None, own_rate=False):
             amodal, visible = to_mask(ann["segmentation"]), to_mask(ann["visible_mask"])
             rate = 1 - ann["occlude_rate"] if "occlude_rate" in ann else min(1.0, visible.sum() / amodal.sum())
             unknown = part != "visible" and not ann.get("amodal_known", True)
-            ignored = bool(ann["iscrowd"]) or unknown or (level is not None and rate > level)
+            ignored = bool(ann["iscrowd"]) or unknown or (level is not None and rate > level) or not counts(rate)
             if part == "visible" and not visible.any():
                 ignored = True
             shape = xywh(amodal) if box else to_mask(ann[mask_key])
@@ -201,6 +197,8 @@ class Tools:
         key = "visible_mask" if part == "visible" else "segmentation"
         data = json.loads(json.dumps(truth))
         data["annotations"] = [a | {"segmentation": a[key]} for a in data["annotations"]]
+        # An empty mask cannot be found; ours ignores it, and nothing else of it shows than that it is no miss.
+        data["annotations"] = [a for a in data["annotations"] if to_mask(a["segmentation"]).any()]
         found = [{k: r[k] for k in ("image_id", "category_id", "score")} | {"segmentation": r[key]} for r in results]
         if part == "box":
             found = [{k: r[k] for k in ("image_id", "category_id", "score", "bbox")} for r in results]

@@ -37,6 +37,7 @@ class ResultSet:
         path: the file, or "results" for a list.
         image_index: int32 [N], row of the image in the annotation set.
         labels: int32 [N], 0-based class index of the annotation set.
+        sizes: int64 [N, 2], (height, width) of the image of each.
         scores: float64 [N], 0 to 1.
         boxes: float64 [N, 4], the stored amodal boxes as xyxy pixels, NaN where absent.
         amodal_boxes, visible_boxes: float64 [N, 4], xyxy pixel edges from the masks; zeros for an empty mask.
@@ -51,6 +52,7 @@ class ResultSet:
     path: str
     image_index: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
+    sizes: rle.Ints
     scores: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.float64]
     amodal_boxes: npt.NDArray[np.float64]
@@ -64,6 +66,16 @@ class ResultSet:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def amodal_rle(self, row: int) -> dict[str, Any]:
+        """Checked RLE ``{"size": [h, w], "counts": bytes}`` of the whole object."""
+        return {"size": self.sizes[row].tolist(), "counts": self.amodal.counts(row)}
+
+    def visible_rle(self, row: int) -> dict[str, Any]:
+        """Checked RLE of the visible part; the system must have visible masks."""
+        if self.visible is None:
+            raise ValueError("these results have no visible masks")
+        return {"size": self.sizes[row].tolist(), "counts": self.visible.counts(row)}
 
 
 def load_results(results: str | Path | Sequence[Any], annotations: AnnotationSet) -> ResultSet:
@@ -114,6 +126,7 @@ class _Reader:
             {
                 "image_index": image.astype(np.int32),
                 "labels": np.array([item[1] for item in read], np.int32),
+                "sizes": sizes,
                 "scores": np.array([item[2] for item in read], np.float64),
                 "boxes": np.array([item[3] for item in read], np.float64).reshape(-1, 4),
                 "visible_rate": rate if self.has_visible else np.full(len(read), np.nan),

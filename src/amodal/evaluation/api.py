@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from amodal.evaluation.detections import cut_at, read_detections
+import numpy as np
+
+from amodal.evaluation.coco import MAX_DETECTIONS
 from amodal.evaluation.metrics import Evaluation
 from amodal.evaluation.miou import Match
 
 if TYPE_CHECKING:
+    from amodal.data.results import ResultSet
     from amodal.data.store import AnnotationSet
 
-Truth = "str | PathLike[str] | AnnotationSet"
-Results = "str | PathLike[str] | Sequence[Mapping[str, Any]]"
+_LOW_SCORE = 0.1
 
 
 def evaluate(
@@ -39,10 +41,11 @@ def evaluate(
         ``{"mask": {...}, "box": {...}, "visible": {...}, "images": n, "instances": n, "coverage": share}``.
 
     Raises:
-        DataError: a file is damaged, or a result names an unknown image or category, has no finite score or a bad mask.
+        DataError: a file is damaged, or a result names an unknown image or category, has a bad score, box or mask, or
+            lacks the visible mask that others have.
 
     Warns:
-        UserWarning: the results look cut at a score threshold, which costs AP; or only some have a visible mask.
+        UserWarning: the results look cut at a score threshold, which costs AP.
     """
     return prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat).metrics(per_class)
 
@@ -56,10 +59,11 @@ def prepare(
 ) -> Evaluation:
     """Reads both sides once, for metrics, levels, curves and matches of the same results; see :func:`evaluate`."""
     from amodal.data.reader import load
+    from amodal.data.results import load_results
 
-    annotations = load(gt) if isinstance(gt, (str, PathLike)) else gt
-    detections = read_detections(results, annotations)
-    threshold = cut_at(detections, len(annotations.image_ids))
+    annotations = load(fspath(gt)) if isinstance(gt, (str, PathLike)) else gt
+    detections = load_results(fspath(results) if isinstance(results, PathLike) else results, annotations)
+    threshold = _cut_at(detections)
     if threshold is not None:
         warnings.warn(
             f"no result scores below {threshold:.2f}: were they cut at a threshold? AP wants all of them "
@@ -75,3 +79,12 @@ def matches(
 ) -> list[Match]:
     """What became of every object: greedy matching within a class at score >= 0.5 and mask IoU >= 0.5."""
     return prepare(gt, results).matches
+
+
+def _cut_at(detections: ResultSet) -> float | None:
+    """The lowest score, where it is so high that the results must have been cut at a threshold; else None."""
+    if not len(detections):
+        return None
+    lowest = float(detections.scores.min())
+    full = np.bincount(detections.image_index).max() >= MAX_DETECTIONS
+    return lowest if lowest > _LOW_SCORE and not full else None

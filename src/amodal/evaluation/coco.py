@@ -185,15 +185,15 @@ class Table:
         params.imgIds, params.catIds = list(range(pairing.images)), list(range(pairing.classes))
         params.maxDets, params.iouThrs, params.recThrs = [MAX_DETECTIONS], IOU_THRESHOLDS, RECALLS
         rows = pairing.gt_rows
-        ignore = (gt_ignore | crowd)[rows]
-        columns = (pairing.gt_keys, (-gt_rate)[rows], ignore.astype(int), crowd[rows].astype(int))
-        for number, (key, area, ignored, is_crowd) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        ignore = (gt_ignore | crowd)[rows].astype(int)
+        objects = [pairing.gt_keys, (-gt_rate)[rows], ignore, crowd[rows].astype(int)]
+        for number, (key, area, ignored, is_crowd) in enumerate(zip(*(c.tolist() for c in objects), strict=True)):
             # Identity 0 would read as "not matched" in COCO's tables.
             record = {"id": number + 1, "area": area, "ignore": ignored, "iscrowd": is_crowd}
             self._matcher.gt_dataset.append(key // pairing.classes, key % pairing.classes, record)
         rows = pairing.dt_rows
-        columns = (pairing.dt_keys, dt_rate[rows], scores[rows])
-        for number, (key, area, score) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        found = [pairing.dt_keys, dt_rate[rows], scores[rows]]
+        for number, (key, area, score) in enumerate(zip(*(c.tolist() for c in found), strict=True)):
             record = {"id": number + 1, "area": area, "score": score}
             self._matcher.dt_dataset.append(key // pairing.classes, key % pairing.classes, record)
 

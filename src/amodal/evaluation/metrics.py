@@ -10,10 +10,10 @@ import numpy as np
 from amodal.data.coverage import coverage
 from amodal.evaluation import coco, miou
 from amodal.evaluation.coco import Bools, Curves, Floats, Range
-from amodal.evaluation.detections import Detections
 from amodal.evaluation.occlusion import BY_BOTH, BY_TRUTH, OCCLUDED, object_rates
 
 if TYPE_CHECKING:
+    from amodal.data.results import ResultSet
     from amodal.data.store import AnnotationSet
 
 Numbers = dict[str, float | None]
@@ -33,7 +33,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, annotations: AnnotationSet, detections: Detections, *, trust_bbox: bool = False, vrsp_compat: bool = False
+        self, annotations: AnnotationSet, detections: ResultSet, *, trust_bbox: bool = False, vrsp_compat: bool = False
     ) -> None:
         self.annotations = annotations
         self.detections = detections
@@ -54,6 +54,11 @@ class Evaluation:
             detections.scores,
         )
 
+    @property
+    def has_visible(self) -> bool:
+        """Whether the system predicts visible masks; nothing at all counts as yes, and scores 0."""
+        return self.detections.visible is not None or not len(self.detections)
+
     @cached_property
     def mask_ious(self) -> list[Floats]:
         """IoUs of the amodal masks, for each group of the pairing float64 [detections, objects]."""
@@ -62,8 +67,9 @@ class Evaluation:
     @cached_property
     def table(self) -> coco.Table:
         """The matcher's table for amodal masks and boxes."""
-        found = self.detections
-        return coco.Table(self.pairing, self.rates, self.ignored, self.crowd, found.scores, found.visible_rates())
+        # No level ignores an empty mask (it is a false positive), nor a detection that predicts no visible part.
+        own = np.nan_to_num(self.detections.visible_rate, nan=0.0)
+        return coco.Table(self.pairing, self.rates, self.ignored, self.crowd, self.detections.scores, own)
 
     @cached_property
     def boxes(self) -> Floats:
@@ -71,7 +77,7 @@ class Evaluation:
         xyxy = self.annotations.amodal_boxes
         if self.trust_bbox:
             xyxy = np.where(np.isnan(self.annotations.stored_boxes), xyxy, self.annotations.stored_boxes)
-        return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+        return _xywh(xyxy)
 
     @cached_property
     def matches(self) -> list[miou.Match]:
@@ -118,14 +124,15 @@ class Evaluation:
         ranges = [self.all, *BY_TRUTH.values(), *BY_BOTH.values()]
         found = self.detections
         mask = self.table.match(self.mask_ious, ranges)
-        box = self.table.match(coco.box_ious(self.pairing, self.boxes, found.boxes, self.crowd), ranges)
-        tight = coco.box_ious(self.pairing, self.boxes, found.mask_boxes(), self.crowd)
+        boxes = np.where(np.isnan(found.boxes), found.amodal_boxes, found.boxes)
+        box = self.table.match(coco.box_ious(self.pairing, self.boxes, _xywh(boxes), self.crowd), ranges)
+        tight = coco.box_ious(self.pairing, self.boxes, _xywh(found.amodal_boxes), self.crowd)
         of_mask = self.table.match(tight, [self.all])
         return mask, box, of_mask, self._visible_curves()
 
     def _visible_curves(self) -> Curves | None:
         """Visible masks: a fully hidden object has nothing to find and is ignored; unknown amodal masks count."""
-        if self.detections.visible is None:
+        if not self.has_visible:
             return None
         truth = self.annotations
         ious = coco.mask_ious(self.pairing, truth.visible_rle, self.detections.visible_rle, self.crowd)
@@ -152,7 +159,7 @@ class Evaluation:
     def _occluded(self, curves: Curves, label: int | None) -> Numbers:
         keys = [*BY_TRUTH, *BY_BOTH]
         values = {key: curves.ap(place, label=label) for place, key in enumerate(keys, start=1)}
-        if self.detections.visible is None:
+        if not self.has_visible:
             values.update(dict.fromkeys(BY_BOTH))
         order = ("AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60")
         return {key: values[key] for key in order}
@@ -165,6 +172,10 @@ def _plain(curves: Curves, label: int | None) -> Numbers:
         "AP75": curves.ap(iou=5, label=label),
         "AR100": curves.ar(label=label),
     }
+
+
+def _xywh(xyxy: Floats) -> Floats:
+    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
 
 
 def _unique_names(annotations: AnnotationSet) -> list[str]:
