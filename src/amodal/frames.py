@@ -56,8 +56,8 @@ def resample(masks: Tensor, source: Tensor, target: Tensor, size: int) -> Tensor
         size: cells a side of the result.
 
     Returns:
-        float [N, size, size] in the frames ``target``: bilinear at the cell centres, 0 outside ``source`` and where it has
-        no area. Differentiable in ``masks``.
+        float [N, size, size] in the frames ``target``: bilinear at the cell centres, 0 outside ``source`` and where it
+        has no area. Differentiable in ``masks``.
     """
     rows = _tent(_centres(target[:, 1], target[:, 3], size), source[:, 1], source[:, 3], masks.shape[1])
     columns = _tent(_centres(target[:, 0], target[:, 2], size), source[:, 0], source[:, 2], masks.shape[2])
@@ -131,7 +131,7 @@ def _neighbours(position: Tensor, length: int) -> tuple[Tensor, Tensor, tuple[Te
 
 
 def _area_fractions(masks: Tensor, index: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Exact coverage: an integral image is bilinear between pixel edges, so reading it at cell corners loses nothing."""
+    """Exact coverage: an integral image is bilinear between pixel edges, so nothing is lost by reading at corners."""
     used, position = torch.unique(index, return_inverse=True)
     height, width = masks.shape[-2:]
     integral = torch.zeros(len(used), height + 1, width + 1, dtype=torch.float64, device=masks.device)

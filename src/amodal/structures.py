@@ -147,9 +147,10 @@ class BranchOutput:
     """What a method's branch makes of the regions.
 
     Attributes:
-        boxes: float32 [R, 4], the amodal box B^a (equal to ``rois.boxes`` where the method refines none).
-        amodal_logits: float [R, C, S, S], class-specific amodal mask in frame ``boxes``.
-        visible_logits: float [R, C, S, S], class-specific visible mask in frame ``rois.boxes``; None: the system has none.
+        boxes: float32 [R, 4], the amodal box B^a, clipped to the image (``rois.boxes`` where the method refines none).
+        amodal_logits: float [R, S, S], amodal mask of class ``rois.labels`` in frame ``boxes``. No other class's mask is ever
+            read, so class-specific heads compute only this one.
+        visible_logits: float [R, S, S], visible mask of that class in frame ``rois.boxes``; None: the system has none.
         score_factor: float [R], multiplied into the scores after NMS; None: scores stay.
         aux: further tensors that the branch's own loss reads.
     """

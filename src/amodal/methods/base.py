@@ -42,8 +42,6 @@ class Branch(nn.Module, ABC):
         """
         return None
 
-    def extra_loss(
-        self, features: dict[str, Tensor], sampled: RoIs, is_object: Tensor
-    ) -> dict[str, LossTerm]:
+    def extra_loss(self, features: dict[str, Tensor], sampled: RoIs, is_object: Tensor) -> dict[str, LossTerm]:
         """Loss terms over *all* sampled proposals, background included (bool [S] ``is_object``); ASN's occlusion stream."""
         return {}

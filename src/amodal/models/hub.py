@@ -22,7 +22,7 @@ class HubMixin(ModelHubMixin):  # type: ignore[misc, unused-ignore]
         save_model(self, save_directory)  # type: ignore[arg-type]
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

@@ -1,0 +1,138 @@
+"""Box head: class scores and class-specific amodal boxes B^o (paper Sec. 3, Eq. 1: L_cls and L_box^o)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import batched_nms
+
+from amodal.config import BoxHeadConfig
+from amodal.models.losses import matched
+from amodal.models.pooler import Pooler
+from amodal.models.rois import select
+from amodal.structures import LossTerm, RoIs
+
+_SMALLEST = 1e-2  # pixels; detections with a shorter side are dropped
+
+Rescore = Callable[[RoIs], "Tensor | None"]
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers on pooled maps, then one linear layer for classes and one for boxes.
+
+    Attributes:
+        num_classes: K, background not counted.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, config: BoxHeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.pooler = Pooler(config.pool_size)
+        self.fc6 = nn.Linear(in_channels * config.pool_size**2, config.channels)
+        self.fc7 = nn.Linear(config.channels, config.channels)
+        self.cls_score = nn.Linear(config.channels, num_classes + 1)
+        self.bbox_pred = nn.Linear(config.channels, num_classes * 4)
+        weight_x, weight_y, weight_w, weight_h = config.box_weights
+        self.coder = BoxCoder((weight_x, weight_y, weight_w, weight_h))
+        for layer in (self.fc6, self.fc7):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        for layer in (self.fc6, self.fc7, self.cls_score, self.bbox_pred):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Mapping[str, Tensor], boxes: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes float32 [S, 4], images int64 [S] -> class logits float32 [S, K + 1], background first; deltas [S, K, 4]."""
+        x = self.pooler(features, boxes, batch).flatten(1)
+        x = F.relu(self.fc7(F.relu(self.fc6(x))))
+        return self.cls_score(x).float(), self.bbox_pred(x).float().view(-1, self.num_classes, 4)
+
+    def train_step(
+        self, features: Mapping[str, Tensor], sampled: RoIs, is_object: Tensor
+    ) -> tuple[RoIs, dict[str, LossTerm]]:
+        """Losses of the sampled regions.
+
+        Args:
+            features: pyramid levels.
+            sampled: S regions with ground truth.
+            is_object: bool [S], which are positive.
+
+        Returns:
+            The positive regions with ``decoded`` set, and ``loss_class`` (cross-entropy) and ``loss_box`` (L1 on the
+            deltas of positives), both sums to be divided by S.
+        """
+        logits, deltas = self(features, sampled.boxes, sampled.batch)
+        count = logits.new_tensor(float(len(sampled)))
+        classes = torch.where(is_object, sampled.labels + 1, 0)
+        loss_class = F.cross_entropy(logits, classes, reduction="sum")
+
+        rows = torch.nonzero(is_object).flatten()
+        positives = select(sampled, rows)
+        chosen = deltas[rows, positives.labels]
+        goal = self.coder.encode_single(matched(positives, "boxes"), positives.boxes)
+        loss_box = F.l1_loss(chosen, goal, reduction="sum")
+        decoded = self._decode(chosen.detach(), positives.boxes, positives)
+        terms = {"loss_class": LossTerm(loss_class, count), "loss_box": LossTerm(loss_box, count)}
+        return replace(positives, decoded=decoded), terms
+
+    def detect(
+        self,
+        features: Mapping[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        rescore: Rescore,
+    ) -> RoIs:
+        """Detections: decode, threshold, ``rescore``, threshold again, NMS in each class on B^o, best of each image.
+
+        Args:
+            features: pyramid levels.
+            proposals: float32 [P, 4] an image.
+            sizes: (height, width) of each image without padding.
+            rescore: the branch's hook; gets the candidates and returns new scores, or None to keep them.
+
+        Returns:
+            Regions image by image, best first.
+        """
+        boxes = torch.cat(proposals)
+        batch = torch.cat([torch.full((len(p),), i, device=p.device) for i, p in enumerate(proposals)])
+        logits, deltas = self(features, boxes, batch)
+        scores = logits.softmax(dim=1)[:, 1:]
+        row, label = torch.nonzero(scores > self.config.score_threshold, as_tuple=True)
+        candidates = RoIs(
+            boxes=boxes[row], batch=batch[row], labels=label, scores=scores[row, label], image_sizes=sizes,
+            decoded=boxes[row],
+        )  # fmt: skip
+        decoded = self._decode(deltas[row, label], candidates.boxes, candidates)
+        candidates = replace(candidates, boxes=decoded, decoded=decoded)
+        candidates = select(candidates, ((decoded[:, 2:] - decoded[:, :2]) >= _SMALLEST).all(dim=1))
+        better = rescore(candidates)
+        if better is not None:
+            candidates = replace(candidates, scores=better.float())
+            candidates = select(candidates, candidates.scores > self.config.score_threshold)
+        return select(candidates, self._suppress(candidates))
+
+    def _suppress(self, candidates: RoIs) -> Tensor:
+        """int64, rows that survive NMS. Double precision: NMS moves classes apart by adding to their coordinates."""
+        kept = []
+        for rows in candidates.per_image():
+            boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
+            survivors = batched_nms(boxes, scores, candidates.labels[rows], self.config.nms)
+            kept.append(rows[survivors[: self.config.detections]])
+        return torch.cat(kept)
+
+    def _decode(self, deltas: Tensor, boxes: Tensor, rois: RoIs) -> Tensor:
+        """float32 [R, 4], boxes of one class each, clipped to their images."""
+        decoded: Tensor = self.coder.decode_single(deltas, boxes)
+        return clip(decoded, rois)
+
+
+def clip(boxes: Tensor, rois: RoIs) -> Tensor:
+    """Boxes float32 [R, 4] cut to the images that the regions are in."""
+    limits = boxes.new_tensor([[width, height, width, height] for height, width in rois.image_sizes])
+    return torch.minimum(boxes.clamp(min=0), limits[rois.batch])

@@ -1,0 +1,100 @@
+"""From settings to a model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from amodal.config import ModelConfig
+from amodal.errors import ConfigError
+from amodal.methods import METHODS
+from amodal.models.backbone import build_backbone
+from amodal.models.box_head import BoxHead
+from amodal.models.rcnn import AmodalRCNN
+from amodal.models.rpn import RegionProposalNetwork
+from amodal.models.transform import Transform
+from amodal.models.weights import initialise
+
+T = TypeVar("T")
+
+
+def build(
+    system: str,
+    num_classes: int,
+    *,
+    config: ModelConfig | None = None,
+    class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+    prior: str | Path | None = None,
+    weights: str | Path | None = None,
+    seed: int = 0,
+) -> AmodalRCNN:
+    """A detector for a system, in training mode.
+
+    Args:
+        system: name in :data:`amodal.methods.METHODS`.
+        num_classes: classes, background not counted.
+        config: settings; None: the defaults (ResNet-50-FPN). Its ``system`` is replaced by the argument.
+        class_names: name of each class; None: "class 1", "class 2", ...
+        category_ids: id of each class in annotation files; None: 1, 2, ...
+        prior: folder of an expansion prior, for systems that use one.
+        weights: initial weights instead of ``config.backbone.weights``: torchvision name or .safetensors file.
+        seed: of the random initialisation; the global random state is left as it was.
+
+    Raises:
+        ConfigError: unknown system, or settings that do not fit together.
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    if system not in METHODS:
+        close = difflib.get_close_matches(system, METHODS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown system {system!r}, the nearest one is {close!r}; there are {', '.join(METHODS)}")
+    if num_classes < 1:
+        raise ConfigError(f"num_classes is {num_classes}, must be >= 1")
+    if prior is not None:
+        raise ConfigError(f"prior {str(prior)!r} is given, but {_describe(system)} uses none")
+    config = _settings(system, config or ModelConfig(), weights)
+    names = _checked("class_names", class_names, [f"class {i}" for i in range(1, num_classes + 1)])
+    ids = _checked("category_ids", category_ids, list(range(1, num_classes + 1)))
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"category_ids repeat an id: {ids}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = AmodalRCNN(
+            transform=Transform(config.transform),
+            backbone=build_backbone(config.backbone),
+            rpn=RegionProposalNetwork(config.backbone.channels, config.rpn),
+            box_head=BoxHead(config.backbone.channels, num_classes, config.box_head),
+            branch=METHODS[system].build(config, num_classes),
+            config=config,
+            class_names=[str(name) for name in names],
+            category_ids=[int(value) for value in ids],
+        )
+    if config.backbone.weights is not None:
+        initialise(model, config.backbone.weights)
+    return model
+
+
+def _settings(system: str, config: ModelConfig, weights: str | Path | None) -> ModelConfig:
+    wanted = METHODS[system].config
+    method = wanted() if config.method is None else config.method
+    if not isinstance(method, wanted):
+        raise ConfigError(f"model.method is {type(method).__name__}, {system} needs {wanted.__name__}")
+    backbone = config.backbone if weights is None else replace(config.backbone, weights=str(weights))
+    return replace(config, system=system, method=method, backbone=backbone)
+
+
+def _describe(system: str) -> str:
+    return f"{METHODS[system].title} ({system}) as configured"
+
+
+def _checked(key: str, given: Sequence[T] | None, default: list[T]) -> list[T]:
+    """``given`` or the default; of the default's length."""
+    values = default if given is None else list(given)
+    if len(values) != len(default):
+        raise ConfigError(f"{key} has {len(values)} entries, must be {len(default)}")
+    return values

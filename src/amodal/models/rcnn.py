@@ -1,0 +1,210 @@
+"""The detector that all systems share. This page tells the story; the parts are in the modules beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from amodal.config import ModelConfig
+from amodal.errors import DataError
+from amodal.methods.base import Branch
+from amodal.models.backbone import Backbone
+from amodal.models.box_head import BoxHead
+from amodal.models.hub import HubMixin
+from amodal.models.rois import sample_rois
+from amodal.models.rpn import RegionProposalNetwork
+from amodal.models.sampling import Draws
+from amodal.models.transform import Batch, Transform
+from amodal.prediction import Prediction
+from amodal.structures import BranchOutput, LossTerm, RoIs, Targets
+
+
+class AmodalRCNN(nn.Module, HubMixin):
+    """Two-stage detector with amodal boxes: backbone, proposals, box head, and the branch that is a system's own.
+
+    Training: images and targets in, losses by name out. Evaluation: images in, a :class:`~amodal.prediction.Prediction`
+    for each out, in the frame of the image as given, whatever the resizing inside.
+
+    Attributes:
+        config: settings that the parts were built from.
+        class_names: name of each 0-based label.
+        category_ids: annotation-file id of each label.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        backbone: Backbone,
+        rpn: RegionProposalNetwork,
+        box_head: BoxHead,
+        branch: Branch,
+        *,
+        config: ModelConfig,
+        class_names: list[str],
+        category_ids: list[int],
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.backbone = backbone
+        self.rpn = rpn
+        self.box_head = box_head
+        self.branch = branch
+        self.config = config
+        self.class_names = class_names
+        self.category_ids = category_ids
+        self._draws = Draws()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; images may come from anywhere."""
+        return self.transform.mean.device
+
+    def set_step(self, seed: int, step: int) -> None:
+        """Choose the random streams of the next training passes: image size, anchors, proposals.
+
+        Args:
+            seed: of the run, >= 0.
+            step: optimiser step, >= 0.
+        """
+        self._draws = Draws(seed, step)
+
+    @overload
+    def forward(
+        self, images: list[Tensor], targets: list[Targets] | None = None, *, terms: Literal[True]
+    ) -> dict[str, LossTerm]: ...
+
+    @overload
+    def forward(
+        self, images: list[Tensor], targets: list[Targets] | None = None, *, terms: Literal[False] = False
+    ) -> dict[str, Tensor] | list[Prediction]: ...
+
+    def forward(
+        self, images: list[Tensor], targets: list[Targets] | None = None, *, terms: bool = False
+    ) -> dict[str, Tensor] | dict[str, LossTerm] | list[Prediction]:
+        """Losses in training mode, predictions in eval mode.
+
+        Args:
+            images: uint8 [3, H, W], or float in 0..1; sizes may differ.
+            targets: ground truth of each image; needed in training mode, not read in eval mode.
+            terms: in training mode, return sums and counts, which add up over micro-batches and processes.
+
+        Returns:
+            Training: scalars by name (``loss_objectness, loss_rpn_box, loss_class, loss_box`` and the branch's), to be
+            added up with weight 1; :class:`~amodal.structures.LossTerm` with ``terms``. Eval: one prediction an image.
+
+        Raises:
+            DataError: an image or target cannot be used; names its position in the batch.
+        """
+        if not self.training:
+            return self.detect(images)
+        if targets is None or len(targets) != len(images):
+            raise DataError(f"training needs targets for each of the {len(images)} images")
+        if not images:
+            raise DataError("the batch holds no images")
+        for index, target in enumerate(targets):
+            check_targets(target, len(self.class_names), index)
+        losses = self._losses(images, targets)
+        return losses if terms else {name: term.mean() for name, term in losses.items()}
+
+    def _losses(self, images: list[Tensor], targets: list[Targets]) -> dict[str, LossTerm]:
+        batch, moved = self.transform(images, targets, self._draws)
+        features = self.backbone(batch.images)
+        proposals, losses = self.rpn(features, batch.sizes, moved, self._draws)
+        sampled, is_object = sample_rois(proposals, moved, batch.sizes, self.config.box_head, self._draws)
+        positives, terms = self.box_head.train_step(features, sampled, is_object)
+        losses.update(terms)
+        output = self.branch(features, positives)
+        losses.update(self.branch.loss(output, positives, features))
+        losses.update(self.branch.extra_loss(features, sampled, is_object))
+        return losses
+
+    @torch.no_grad()
+    def detect(self, images: list[Tensor]) -> list[Prediction]:
+        """Predictions for images (see :meth:`forward`), without gradient."""
+        found: dict[int, Prediction] = {}
+        for group, batch in self.transform.batches(images):
+            features = self.backbone(batch.images)
+            proposals, _ = self.rpn(features, batch.sizes)
+            rois = self.box_head.detect(
+                features,
+                proposals,
+                batch.sizes,
+                lambda candidates, maps=features: self.branch.rescore(maps, candidates),
+            )
+            output = self.branch(features, rois)
+            found.update(zip(group, self._predictions(rois, output, batch), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    def predict(self, source: Any, threshold: float = 0.5) -> Any:
+        """Predictions for a path, PIL image or uint8 array [H, W, 3], or a list for a list of them.
+
+        Args:
+            source: the image or images.
+            threshold: least score, 0 to 1.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        from amodal.predictor import predict_images
+
+        if isinstance(source, list | tuple):
+            return predict_images(self, list(source), threshold)
+        return predict_images(self, [source], threshold)[0]
+
+    def _predictions(self, rois: RoIs, output: BranchOutput, batch: Batch) -> list[Prediction]:
+        """Back to the frames of the images as given, on the CPU, best score first."""
+        scores = rois.scores if output.score_factor is None else rois.scores * output.score_factor.float()
+        fields = {"boxes": output.boxes, "frames": rois.boxes, "labels": rois.labels, "scores": scores}
+        fields["amodal_probs"] = output.amodal_logits.float().sigmoid()
+        if output.visible_logits is not None:
+            fields["visible_probs"] = output.visible_logits.float().sigmoid()
+        rows = [part.cpu() for part in rois.per_image()]
+        on_cpu = {name: value.detach().cpu() for name, value in fields.items()}
+        predictions = []
+        for part, (height, width), (original_height, original_width) in zip(
+            rows, batch.sizes, batch.originals, strict=True
+        ):
+            order = part[on_cpu["scores"][part].argsort(descending=True, stable=True)]
+            chosen = {name: value[order] for name, value in on_cpu.items()}
+            scale = torch.tensor([original_width / width, original_height / height]).repeat(2)
+            limit = torch.tensor([original_width, original_height], dtype=torch.float32).repeat(2)
+            for name in ("boxes", "frames"):
+                chosen[name] = torch.minimum((chosen[name] * scale).clamp(min=0), limit)
+            predictions.append(
+                Prediction(
+                    boxes=chosen["boxes"],
+                    labels=chosen["labels"],
+                    scores=chosen["scores"],
+                    amodal_probs=chosen["amodal_probs"],
+                    visible_probs=chosen.get("visible_probs"),
+                    frames=chosen["frames"] if "visible_probs" in chosen else None,
+                    image_size=(original_height, original_width),
+                    class_names=self.class_names,
+                    category_ids=self.category_ids,
+                )
+            )
+        return predictions
+
+
+def check_targets(targets: Targets, num_classes: int, index: int) -> None:
+    """Refuse ground truth that cannot be trained on.
+
+    Raises:
+        DataError: labels outside the classes, boxes that are not finite or have no area; names image and annotation.
+    """
+    boxes, labels = targets.boxes, targets.labels
+    if boxes.shape != (len(labels), 4):
+        shape = "x".join(str(side) for side in boxes.shape)
+        message = f"targets {index} of the batch have boxes of shape {shape} for {len(labels)} labels"
+        raise DataError(message, image_id=targets.image_id)
+    bad = ~torch.isfinite(boxes).all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    wrong = (labels < 0) | (labels >= num_classes)
+    if not bool((bad | wrong).any()):
+        return
+    row = int(torch.nonzero(bad | wrong)[0])
+    where = {"image_id": targets.image_id, "annotation_id": int(targets.annotation_ids[row])}
+    if bool(bad[row]):
+        raise DataError(f"box {[round(v, 2) for v in boxes[row].tolist()]} has no area", **where)
+    raise DataError(f"label {int(labels[row])} is none of the {num_classes} classes", **where)

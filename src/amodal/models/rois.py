@@ -1,0 +1,79 @@
+"""Sampling of proposals for training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amodal.config import BoxHeadConfig
+from amodal.models.matching import match
+from amodal.models.sampling import Draws, Purpose, choose_balanced
+from amodal.structures import RoIs, Targets
+
+
+def sample_rois(
+    proposals: list[Tensor], targets: list[Targets], sizes: list[tuple[int, int]], config: BoxHeadConfig, draws: Draws
+) -> tuple[RoIs, Tensor]:
+    """Choose the regions that one step trains on.
+
+    Args:
+        proposals: float32 [P, 4] an image, xyxy pixels; the objects' own boxes are appended here, crowds left out.
+        targets: ground truth of each image.
+        sizes: (height, width) of each image without padding.
+        config: how many, which share of positives, which IoU.
+        draws: chooses.
+
+    Returns:
+        The sampled regions, image by image, positives first; labels and gt_index are -1 for background. And bool [S],
+        which of them are positive.
+    """
+    boxes, batch, index, positive = [], [], [], []
+    for image, (found, target) in enumerate(zip(proposals, targets, strict=True)):
+        candidates = torch.cat([found, target.boxes[~target.ignore]])
+        matches = match(candidates, target, config.fg_iou, config.fg_iou)
+        chosen, background = choose_balanced(
+            matches.positive,
+            matches.negative,
+            config.batch_per_image,
+            config.positive_fraction,
+            draws.stream(target.image_id, Purpose.PROPOSALS),
+        )
+        rows = torch.cat([chosen, background])
+        boxes.append(candidates[rows])
+        batch.append(torch.full_like(rows, image))
+        index.append(torch.cat([matches.gt_index[chosen], torch.full_like(background, -1)]))
+        positive.append(torch.arange(len(rows), device=rows.device) < len(chosen))
+    gt_index, is_object = torch.cat(index), torch.cat(positive)
+    labels = [
+        torch.where(rows >= 0, _read(target.labels, rows), -1) for rows, target in zip(index, targets, strict=True)
+    ]
+    sampled = RoIs(
+        boxes=torch.cat(boxes),
+        batch=torch.cat(batch),
+        labels=torch.cat(labels),
+        scores=torch.ones(len(gt_index), device=gt_index.device),
+        image_sizes=sizes,
+        decoded=torch.cat(boxes),
+        gt_index=gt_index,
+        targets=targets,
+    )
+    return sampled, is_object
+
+
+def select(rois: RoIs, rows: Tensor) -> RoIs:
+    """The regions ``rows`` (int64 or bool [R])."""
+    return RoIs(
+        boxes=rois.boxes[rows],
+        batch=rois.batch[rows],
+        labels=rois.labels[rows],
+        scores=rois.scores[rows],
+        image_sizes=rois.image_sizes,
+        decoded=rois.decoded[rows],
+        gt_index=None if rois.gt_index is None else rois.gt_index[rows],
+        targets=rois.targets,
+    )
+
+
+def _read(values: Tensor, rows: Tensor) -> Tensor:
+    """``values[rows]``, anything where rows is -1, also if there are no values."""
+    return values[rows] if len(values) else torch.full_like(rows, -1)
