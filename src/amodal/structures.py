@@ -1,9 +1,9 @@
 """The containers that pass between the parts: targets, regions of interest, loss terms.
 
-Frames and units, everywhere in this package: a box is ``(x0, y0, x1, y1)`` in absolute pixels, float32, pixel *edges* at
-integers (the pixel in column ``i`` covers ``[i, i + 1]``). A mask "in frame B" at resolution R is an R x R grid sampled at
-the cell centres ``(i + 0.5) / R`` of box B. Class labels are 0-based class indices; only the columns of a classifier's
-logits are shifted by one, because column 0 is background there.
+Frames and units, everywhere in this package: a box is ``(x0, y0, x1, y1)`` in absolute pixels, float32, pixel *edges*
+at integers (the pixel in column ``i`` covers ``[i, i + 1]``). A mask "in frame B" at resolution R is an R x R grid
+sampled at the cell centres ``(i + 0.5) / R`` of box B. Class labels are 0-based class indices; only the columns of a
+classifier's logits are shifted by one, because column 0 is background there.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class Targets:
     def to(self, device: torch.device | str) -> Targets:
         """A copy whose tensors live on ``device``; masks stay where they are and follow at the crop."""
         moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -148,8 +146,8 @@ class BranchOutput:
 
     Attributes:
         boxes: float32 [R, 4], the amodal box B^a, clipped to the image (``rois.boxes`` where the method refines none).
-        amodal_logits: float [R, S, S], amodal mask of class ``rois.labels`` in frame ``boxes``. No other class's mask is ever
-            read, so class-specific heads compute only this one.
+        amodal_logits: float [R, S, S], amodal mask of class ``rois.labels`` in frame ``boxes``. No other class's mask
+            is ever read, so class-specific heads compute only this one.
         visible_logits: float [R, S, S], visible mask of that class in frame ``rois.boxes``; None: the system has none.
         score_factor: float [R], multiplied into the scores after NMS; None: scores stay.
         aux: further tensors that the branch's own loss reads.

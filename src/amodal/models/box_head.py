@@ -48,7 +48,7 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Mapping[str, Tensor], boxes: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [S, 4], images int64 [S] -> class logits float32 [S, K + 1], background first; deltas [S, K, 4]."""
+        """Boxes float32 [S, 4], image int64 [S] -> logits float32 [S, K + 1], background first, deltas [S, K, 4]."""
         x = self.pooler(features, boxes, batch).flatten(1)
         x = F.relu(self.fc7(F.relu(self.fc6(x))))
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(-1, self.num_classes, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -111,11 +112,12 @@ class AmodalRCNN(nn.Module, HubMixin):
     def _losses(self, images: list[Tensor], targets: list[Targets]) -> dict[str, LossTerm]:
         batch, moved = self.transform(images, targets, self._draws)
         features = self.backbone(batch.images)
+        losses: dict[str, LossTerm]
         proposals, losses = self.rpn(features, batch.sizes, moved, self._draws)
         sampled, is_object = sample_rois(proposals, moved, batch.sizes, self.config.box_head, self._draws)
         positives, terms = self.box_head.train_step(features, sampled, is_object)
         losses.update(terms)
-        output = self.branch(features, positives)
+        output: BranchOutput = self.branch(features, positives)
         losses.update(self.branch.loss(output, positives, features))
         losses.update(self.branch.extra_loss(features, sampled, is_object))
         return losses
@@ -127,12 +129,8 @@ class AmodalRCNN(nn.Module, HubMixin):
         for group, batch in self.transform.batches(images):
             features = self.backbone(batch.images)
             proposals, _ = self.rpn(features, batch.sizes)
-            rois = self.box_head.detect(
-                features,
-                proposals,
-                batch.sizes,
-                lambda candidates, maps=features: self.branch.rescore(maps, candidates),
-            )
+            rescore = partial(self.branch.rescore, features)
+            rois = self.box_head.detect(features, proposals, batch.sizes, rescore)
             output = self.branch(features, rois)
             found.update(zip(group, self._predictions(rois, output, batch), strict=True))
         return [found[index] for index in range(len(images))]
@@ -204,7 +202,9 @@ def check_targets(targets: Targets, num_classes: int, index: int) -> None:
     if not bool((bad | wrong).any()):
         return
     row = int(torch.nonzero(bad | wrong)[0])
-    where = {"image_id": targets.image_id, "annotation_id": int(targets.annotation_ids[row])}
-    if bool(bad[row]):
-        raise DataError(f"box {[round(v, 2) for v in boxes[row].tolist()]} has no area", **where)
-    raise DataError(f"label {int(labels[row])} is none of the {num_classes} classes", **where)
+    message = (
+        f"box {[round(v, 2) for v in boxes[row].tolist()]} has no area"
+        if bool(bad[row])
+        else f"label {int(labels[row])} is none of the {num_classes} classes"
+    )
+    raise DataError(message, image_id=targets.image_id, annotation_id=int(targets.annotation_ids[row]))

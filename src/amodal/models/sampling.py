@@ -20,7 +20,6 @@ class Purpose(IntEnum):
     SIZE = 0
     ANCHORS = 1
     PROPOSALS = 2
-    BRANCH = 3
 
 
 @dataclass(frozen=True)
