@@ -1,0 +1,225 @@
+"""Everything that can be found wrong with an annotation file and its images, and the numbers of what is in it.
+
+Errors are what no program may use: faults the reader refuses, and images that are missing, unreadable or of another
+size. Warnings are what a reader can live with (boxes and rates are computed from the masks anyway) but a person should
+know: it may point at a wrong schema or a broken conversion.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from amodal.data import rle
+from amodal.data.images import probe, read_image, safe_join
+from amodal.data.jsonfile import parse, read_bytes
+from amodal.data.mask_columns import check_masks, read_counts
+from amodal.data.problems import Count, Findings, Problem
+from amodal.data.reader import load
+from amodal.data.schemas import SCHEMAS
+from amodal.data.statistics import Statistics, statistics
+from amodal.data.store import AnnotationSet
+from amodal.errors import DataError
+
+RATE_TOLERANCE = 0.02
+BOX_TOLERANCE = 2.0  # pixels; COCO's own boxes are rounded polygons
+_HIDDEN_KEYS = ("invisible_mask", "occluded_mask")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found.
+
+    Attributes:
+        problems: errors and warnings, each with image and annotation id where it has them.
+        dropped: what the reader leaves out, counted.
+        noted: what the reader keeps though it is odd, counted.
+        statistics: numbers of everything that could be read.
+    """
+
+    problems: list[Problem]
+    dropped: list[Count]
+    noted: list[Count]
+    statistics: Statistics
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether any problem is an error."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+
+def check(path: str | Path, images: str | Path | None = None, schema: str = "auto", progress: bool = False) -> Report:
+    """Checks an annotation file, and with ``images`` (a folder) decodes every picture of it.
+
+    Args:
+        path: annotation file of any known schema.
+        images: folder that file names are relative to; None: pictures are not looked at.
+        schema: name of the schema, or "auto".
+        progress: show a progress bar over the pictures.
+
+    Raises:
+        DataError: the file as a whole cannot be read (missing, no JSON), or the image folder is missing.
+    """
+    if images is not None and not Path(images).is_dir():
+        raise DataError("no such image folder", file=images)
+    data = load(path, schema=schema, cache=False, strict=False)
+    problems = [
+        *data.problems,
+        *_masks_beyond(data),
+        *_hidden_parts(data),
+        *_stored_values(data),
+        *_twins(data),
+        *_classes(data),
+        *_file_names(data),
+        *(() if images is None else _pictures(data, Path(images), progress)),
+    ]
+    return Report(problems, data.dropped, data.noted, statistics(data))
+
+
+def _warning(data: AnnotationSet, row: int, kind: str, message: str) -> Problem:
+    image = int(data.image_ids[data.image_index[row]])
+    return Problem(kind, "warning", image, int(data.annotation_ids[row]), message)
+
+
+def _shared(data: AnnotationSet) -> NDArray[np.int64]:
+    """Pixels in both masks; exact, as the rate was computed from them."""
+    return np.rint((1.0 - data.occlude_rate) * data.amodal_area).astype(np.int64)
+
+
+def _masks_beyond(data: AnnotationSet) -> Iterator[Problem]:
+    outside = data.visible_area - _shared(data)
+    for row in np.flatnonzero(outside > 0).tolist():
+        share = outside[row] / data.visible_area[row]
+        text = f"{outside[row]} of {data.visible_area[row]} visible pixels ({share:.0%}) lie outside the amodal mask"
+        yield _warning(data, row, "visible outside amodal", text)
+
+
+def _hidden_parts(data: AnnotationSet) -> list[Problem]:
+    """Stored masks of the hidden part must be the amodal mask without the visible one."""
+    entries = _raw_entries(data)
+    row_of = {int(number): row for row, number in enumerate(data.annotation_ids.tolist())}
+    found: list[Problem] = []
+    rows: list[int] = []
+    counts: list[bytes] = []
+    for entry in entries:
+        key = next((key for key in _HIDDEN_KEYS if entry.get(key) is not None), None)
+        number = entry.get("id")
+        row = row_of.get(number) if type(number) is int else None
+        if key is None or row is None:
+            continue
+        try:
+            counts.append(read_counts(entry[key], *data.size(row))[0])
+            rows.append(row)
+        except ValueError as fault:
+            found.append(_warning(data, row, "hidden part", f"{key}: {fault}"))
+    return found + _compare_hidden(data, np.array(rows, np.int64), counts)
+
+
+def _compare_hidden(data: AnnotationSet, rows: NDArray[np.int64], counts: list[bytes]) -> list[Problem]:
+    if not len(rows):
+        return []
+    index = data.image_index[rows]
+    heights, widths = data.heights[index].astype(np.int64), data.widths[index].astype(np.int64)
+    _, hidden, faults = check_masks(counts, heights * widths)
+    parts = (part.take(rows) for part in (data.amodal, data.visible))
+    whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in parts)
+    area = rle.measure_batch(hidden, heights)[0]
+    in_whole, in_seen = rle.intersection_batch(whole, hidden), rle.intersection_batch(seen, hidden)
+    missing = data.amodal_area[rows] - _shared(data)[rows] - (in_whole - in_seen)
+    # A pixel of the hidden mask is right inside A without V; this counts both kinds of wrong pixels.
+    wrong = missing + area - (in_whole - in_seen)
+    found = []
+    for i, row in enumerate(rows.tolist()):
+        if faults[i]:
+            found.append(_warning(data, row, "hidden part", f"its mask is faulty: {rle.FAULTS[int(faults[i])]}"))
+        elif wrong[i] > 0:
+            text = f"stored hidden mask differs from amodal minus visible in {wrong[i]} pixels"
+            found.append(_warning(data, row, "hidden part", text))
+    return found
+
+
+class _Annotations(msgspec.Struct):
+    """The one list of a file that holds masks."""
+
+    annotations: list[dict[str, Any]] = []
+
+
+def _raw_entries(data: AnnotationSet) -> Iterable[dict[str, Any]]:
+    text = read_bytes(data.path)
+    if not any(f'"{key}"'.encode() in text for key in _HIDDEN_KEYS):
+        return []
+    entries = parse(text, _Annotations, data.path).annotations
+    flatten = SCHEMAS[data.schema].flatten
+    return entries if flatten is None else flatten(entries, Findings(data.path, strict=False))
+
+
+def _stored_values(data: AnnotationSet) -> Iterator[Problem]:
+    """The file's own rates and boxes against the masks."""
+    with np.errstate(invalid="ignore"):
+        off_rate = np.flatnonzero(np.abs(data.stored_rate - data.occlude_rate) > RATE_TOLERANCE)
+        off_box = np.flatnonzero((np.abs(data.stored_boxes - data.amodal_boxes) > BOX_TOLERANCE).any(axis=1))
+    for row in off_rate.tolist():
+        text = f"stored occlusion rate {data.stored_rate[row]:.3f}, masks give {data.occlude_rate[row]:.3f}"
+        yield _warning(data, row, "stored rate", text)
+    for row in off_box.tolist():
+        is_visible = np.abs(data.stored_boxes[row] - data.visible_boxes[row]).max() <= BOX_TOLERANCE
+        what = "is the visible part's" if is_visible else f"is {_numbers(data.stored_boxes[row])} (xyxy)"
+        text = f"stored amodal box {what}, the mask's {_numbers(data.amodal_boxes[row])}"
+        yield _warning(data, row, "stored box", text)
+
+
+def _numbers(box: NDArray[np.float64]) -> str:
+    return "[" + ", ".join(f"{edge:g}" for edge in box) + "]"
+
+
+def _twins(data: AnnotationSet) -> Iterator[Problem]:
+    """Instances of one image with the same class and the very same amodal mask."""
+    first: dict[tuple[int, int, bytes], int] = {}
+    for row, (image, label) in enumerate(zip(data.image_index.tolist(), data.labels.tolist(), strict=True)):
+        before = first.setdefault((image, label, data.amodal.counts(row)), row)
+        if before != row:
+            text = f"same class and amodal mask as annotation {data.annotation_ids[before]}"
+            yield _warning(data, row, "duplicate instance", text)
+
+
+def _classes(data: AnnotationSet) -> Iterator[Problem]:
+    used = np.bincount(data.labels, minlength=len(data.class_names))
+    for label in np.flatnonzero(used == 0).tolist():
+        text = f"class {data.class_names[label]!r} (id {data.category_ids[label]}) has no instance"
+        yield Problem("empty class", "warning", None, None, text)
+
+
+def _file_names(data: AnnotationSet) -> Iterator[Problem]:
+    ids = defaultdict(list)
+    for number, name in zip(data.image_ids.tolist(), data.file_names, strict=True):
+        ids[name].append(number)
+    for name, numbers in ids.items():
+        for number in numbers[1:]:
+            text = f"file_name {name!r} is also that of image {numbers[0]}"
+            yield Problem("same file", "warning", number, None, text)
+
+
+def _pictures(data: AnnotationSet, folder: Path, progress: bool) -> Iterator[Problem]:
+    """Decodes every picture: a truncated one shows only there."""
+    from tqdm import tqdm
+
+    for i in tqdm(range(len(data.image_ids)), desc="images", unit="image", disable=not progress):
+        number = int(data.image_ids[i])
+        height, width = int(data.heights[i]), int(data.widths[i])
+        try:
+            file = safe_join(folder, data.file_names[i], image_id=number)
+            info = probe(file, image_id=number)
+            read_image(file, size=(height, width), image_id=number)
+        except DataError as fault:
+            yield Problem("image", "error", number, None, f"{data.file_names[i]}: {fault.reason}")
+            continue
+        if info.is_unrotated(width, height):
+            text = f"{data.file_names[i]}: EXIF orientation {info.orientation} ignored, as annotations are unrotated"
+            yield Problem("orientation", "warning", number, None, text)

@@ -1,0 +1,59 @@
+"""``amodal show``: pictures of an annotation file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from amodal.datasets import AmodalDataset
+
+
+def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "auto") -> None:
+    """Pictures of the annotated instances: visible parts filled, occluded parts hatched, amodal boxes.
+
+    Writes OUT/ID_NAME.png for the first images of the file that hold an instance, ID being the image id.
+
+    Args:
+        ann: annotation file (JSON) in any known schema.
+        images: folder of the images.
+        out: folder for the pictures.
+        limit: how many pictures at most; 0 draws all.
+        schema: schema of the file; "auto" recognises it by its keys.
+    """
+    import numpy as np
+    from PIL import Image
+    from tqdm import tqdm
+
+    from amodal.datasets import load
+    from amodal.errors import ConfigError
+
+    if limit < 0:
+        raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
+    data = load(ann, images, schema)
+    annotations = data.annotations
+    indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
+    out.mkdir(parents=True, exist_ok=True)
+    for index in tqdm(indices[:limit] if limit else indices, desc="pictures", unit="image"):
+        stem = Path(annotations.file_names[index]).stem
+        Image.fromarray(_picture(data, index)).save(out / f"{annotations.image_ids[index]}_{stem}.png")
+    print(f"{min(limit, len(indices)) if limit else len(indices)} pictures: {out}")
+
+
+def _picture(data: AmodalDataset, index: int) -> NDArray[np.uint8]:
+    import numpy as np
+
+    from amodal.viz.instances import draw_instances
+
+    annotations = data.annotations
+    rows = [row for row in annotations.rows(index) if not annotations.crowd[row]]
+    return draw_instances(
+        np.ascontiguousarray(data.image(index).permute(1, 2, 0).numpy()),
+        annotations.amodal_boxes[rows],
+        np.stack([annotations.amodal_mask(row) for row in rows]),
+        np.stack([annotations.visible_mask(row) for row in rows]),
+        [annotations.class_names[annotations.labels[row]] for row in rows],
+    )
