@@ -80,7 +80,8 @@ def key(dice: Dice) -> list[Part]:
     centre = -0.5 + size
     half = dice.uniform(0.028, 0.042)
     end = 0.5
-    shaft = box(centre + size * 0.7, -half, end, half, half)
+    # Between the rings of a clover the shaft has to reach the middle of the bow.
+    shaft = box(centre + size * (0.0 if len(outer) > 1 else 0.7), -half, end, half, half)
     rings = [*[moved(r, centre) for r in outer]]
     teeth = []
     x, side = end - 0.03, 1
@@ -146,7 +147,7 @@ def umbrella(dice: Dice) -> list[Part]:
 
     parts = []
     hook = dice.uniform(0.05, 0.075)
-    grip = [(0.0, hem - 0.05), (0.0, 0.42)] + [
+    grip = [(0.0, hem - dome * 0.5), (0.0, 0.42)] + [
         (hook - hook * math.cos(a), 0.42 + hook * math.sin(a)) for a in (0.5, 1.0, 1.57, 2.1, 2.7, 3.2)
     ]
     parts.append(Part((stroke(curve(grip), 0.028),), near(dice, 0.08, 0.03, 0.5, 0.5), 0.014, 0.4))
@@ -175,7 +176,12 @@ def pear(dice: Dice) -> list[Part]:
     colour = near(dice, dice.pick([0.0, 0.12, 0.2, 0.28]), 0.03, 0.7, 0.82)
     lean = dice.uniform(-0.08, 0.08)
     stem = curve([(0, top + 0.05), (lean * 0.3, top - 0.06), (lean, top - 0.15)])
-    leaf = moved(smooth([(0, 0), (0.09, -0.06), (0.24, 0), (0.09, 0.06)]), 0.01, top - 0.05, dice.uniform(-0.9, 0.2))
+    leaf = moved(
+        smooth([(0, 0), (0.09, -0.06), (0.24, 0), (0.09, 0.06)]),
+        lean * 0.25 - 0.015,
+        top - 0.05,
+        dice.uniform(-0.9, 0.2),
+    )
     blush = near(dice, 0.02, 0.04, 0.7, 0.8)
     parts = [
         Part((stroke(stem, lambda t: 0.03 + 0.018 * t),), (92.0, 62.0, 36.0), 0.012, 0.1),

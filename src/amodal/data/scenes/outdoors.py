@@ -239,8 +239,8 @@ def sailboat(dice: Dice) -> list[Part]:
     belly = dice.uniform(0.03, 0.1)
     main = ring(
         [
-            *curve([(mast + 0.018, top + 0.04), (mast + back * 0.5 + belly, (top + foot) * 0.4), (mast + back, foot)]),
-            *curve([(mast + back, foot), (mast + back * 0.5, foot + 0.02), (mast + 0.018, foot)]),
+            *curve([(mast + 0.002, top + 0.04), (mast + back * 0.5 + belly, (top + foot) * 0.4), (mast + back, foot)]),
+            *curve([(mast + back, foot), (mast + back * 0.5, foot + 0.02), (mast + 0.002, foot)]),
         ]
     )
     high = top + dice.uniform(0.05, 0.2)
@@ -248,12 +248,12 @@ def sailboat(dice: Dice) -> list[Part]:
         [
             *curve(
                 [
-                    (mast - 0.02, high),
+                    (mast - 0.002, high),
                     (mast - fore * 0.5 - belly * 0.6, (high + foot) * 0.45),
                     (mast - fore, foot + 0.01),
                 ]
             ),
-            *curve([(mast - fore, foot + 0.01), (mast - fore * 0.5, foot - 0.01), (mast - 0.03, foot - 0.02)]),
+            *curve([(mast - fore, foot + 0.01), (mast - fore * 0.5, foot - 0.01), (mast - 0.004, foot - 0.02)]),
         ]
     )
     colour, cloth = vivid(dice), mixed(PAPER, vivid(dice), dice.uniform(0.0, 0.8))
@@ -262,9 +262,9 @@ def sailboat(dice: Dice) -> list[Part]:
     )
     flag = ring([(mast, top - 0.005), (mast + 0.1, top + 0.022), (mast, top + 0.05)])
     return [
-        Part((stroke([(mast, top), (mast, deck + 0.05)], 0.022),), (120.0, 84.0, 52.0), 0.01, 0.2),
         Part((jib,), shade(cloth, 0.93), 0.06, 0.1),
         Part((main,), cloth, 0.07, 0.1, seams),
+        Part((stroke([(mast, top), (mast, deck + 0.05)], 0.022),), (120.0, 84.0, 52.0), 0.01, 0.2),
         Part((flag,), vivid(dice), 0.0),
         Part((hull,), colour, 0.06, 0.4, texture(dice, "grain", shade(colour, 0.7), 0.16, 0.0, 0.7)),
         Part(

@@ -227,7 +227,9 @@ def draw(seed: int, index: int, settings: SceneSettings) -> Scene:
     light = _light(dice)
     pile = compose(dice, light, settings)
     image = paint(dice, pile, light)
-    rows = [k for k, thing in enumerate(pile.things) if thing.label is not None]
-    amodal = np.stack([pile.things[k].mask(settings.size) for k in rows])
-    visible = np.stack([pile.owner == k for k in rows])
-    return Scene(image, amodal, visible, [label for label in (pile.things[k].label for k in rows) if label is not None])
+    objects = [(k, thing) for k, thing in enumerate(pile.things) if thing.label is not None]
+    amodal = np.zeros((len(objects), settings.size, settings.size), np.bool_)
+    visible = np.zeros_like(amodal)
+    for n, (k, thing) in enumerate(objects):
+        amodal[n], visible[n] = thing.mask(settings.size), pile.owner == k
+    return Scene(image, amodal, visible, [thing.label for _, thing in objects if thing.label is not None])
