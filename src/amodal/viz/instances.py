@@ -55,6 +55,7 @@ def draw_instances(
     scores: Sequence[float] | npt.NDArray[np.floating] | None = None,
     *,
     scale: int | None = None,
+    weight: float = 1.0,
     colors: Sequence[int] | None = None,
     labels: bool = True,
     outline_boxes: bool = True,
@@ -72,6 +73,7 @@ def draw_instances(
         names: N class names.
         scores: N scores for the labels, or None for none (ground truth).
         scale: whole factor by which the picture is enlarged; None: chosen so that hatching and text can be read.
+        weight: factor of line widths, hatching and text sizes, for pictures that are shown reduced.
         colors: N palette positions; None: 0 to N - 1.
         labels: write names and scores.
         outline_boxes: draw the amodal boxes.
@@ -82,7 +84,7 @@ def draw_instances(
     height, width = image.shape[:2]
     scale = auto_scale(height, width) if scale is None else scale
     canvas = _enlarge(image, scale).astype(np.float32)
-    unit = max(1.0, max(canvas.shape[:2]) / _TARGET_SIDE)
+    unit = weight * max(1.0, max(canvas.shape[:2]) / _TARGET_SIDE)
     palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
     order = _by_area(amodal_masks)
     for row in order:

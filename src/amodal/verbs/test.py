@@ -1,0 +1,35 @@
+"""``amodal test``: predict and evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def test(
+    checkpoint: str,
+    annotations: Path,
+    images: Path,
+    out: Path = Path("runs/test"),  # noqa: PT028
+    device: str = "auto",  # noqa: PT028
+    batch: int = 1,  # noqa: PT028
+) -> None:
+    """Predict annotated images (scores from 0.05 on) and evaluate the predictions.
+
+    Writes OUT/predictions.json, OUT/metrics.json (percent) and OUT/report.html, and prints the table. Goes on where it
+    stopped after a kill; several processes share the images: "accelerate launch -m amodal test ...". Classes of the
+    checkpoint and of the annotations are matched by name.
+
+    Args:
+        checkpoint: checkpoint folder, or the id of a Hugging Face repository.
+        annotations: annotation file (JSON) in any known schema.
+        images: folder that its file names are relative to.
+        out: folder for the results.
+        device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
+        batch: images of equal size that go through the network together.
+    """
+    from amodal.errors import ConfigError
+    from amodal.testing import run_test
+
+    if batch < 1:
+        raise ConfigError(f"--batch is {batch}, must be 1 or more")
+    run_test(checkpoint, annotations, images, out, device=device, batch=batch)
