@@ -78,7 +78,8 @@ _LEGEND = """
  fill-opacity=".45" stroke="#0072b2" stroke-width="2"/></svg>filled: visible part</li>
 <li><svg viewBox="0 0 34 18" aria-hidden="true"><defs><pattern id="hatch" width="6" height="6"
  patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="2.4" height="6" fill="#0072b2"/></pattern>
-</defs><rect x="1" y="1" width="32" height="16" rx="3" fill="url(#hatch)" stroke="#0072b2" stroke-width="2"/></svg>hatched: hidden part</li>
+</defs><rect x="1" y="1" width="32" height="16" rx="3" fill="url(#hatch)" stroke="#0072b2"
+ stroke-width="2"/></svg>hatched: hidden part</li>
 <li><svg viewBox="0 0 34 18" aria-hidden="true"><rect x="1.5" y="1.5" width="31" height="15" fill="none"
  stroke="#0072b2"/></svg>thin frame: amodal box</li>
 </ul>
