@@ -63,6 +63,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
 
     folder = check_folder(folder)
     config, class_names, category_ids = read_checkpoint_config(folder)
+    with open_weights(folder / WEIGHTS):
+        pass  # A damaged file is found before the model is built.
     model = build(config.system, len(class_names), config=config, class_names=class_names, category_ids=category_ids)
     expected = model.state_dict()
     tensors = read_weights(folder / WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")

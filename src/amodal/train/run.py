@@ -98,18 +98,20 @@ def _loop(run: _Run) -> None:
         disable=not accelerator.is_main_process, mininterval=1.0,
     )  # fmt: skip
     run.prepared.train()
-    clock = time.perf_counter()
+    spent: list[float] = []
     with bar:
         for step in range(start, config.steps):
             rate = learning_rate(step, config.optim, config.steps)
+            clock = time.perf_counter()
             result = _step(run, [next(loader) for _ in range(config.accumulate)], step, rate)
+            spent.append(time.perf_counter() - clock)
             done = run.state.step = step + 1
             bar.update()
             if accelerator.is_main_process and (done % config.log_every == 0 or done == config.steps):
-                seconds, clock = (time.perf_counter() - clock) / config.log_every, time.perf_counter()
                 bar.set_postfix(loss=f"{result.loss:.3f}", lr=f"{rate:.2g}")
                 row = {"lr": rate, "loss": result.loss, **result.losses, "grad_norm": result.grad_norm}
-                log.write(done, {**row, "seconds": seconds})
+                log.write(done, {**row, "seconds": sum(spent) / len(spent)})
+                spent.clear()
                 accelerator.log({f"train/{name}": value for name, value in row.items()}, step=done)
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 values = _evaluate(run)
