@@ -22,11 +22,9 @@ class ClassPredictor(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Features float [R, C, S, S], labels int64 [R] -> logits float [R, S, S] of each region's class."""
-        regions, channels, height, width = features.shape
+        regions, _, height, width = features.shape
         weight = self.weight[labels].to(features)
-        logits = torch.baddbmm(
-            self.bias[labels].to(features)[:, None, None], weight[:, None], features.reshape(regions, channels, -1)
-        )
+        logits = torch.baddbmm(self.bias[labels].to(features)[:, None, None], weight[:, None], features.flatten(2))
         return logits.view(regions, height, width)
 
 

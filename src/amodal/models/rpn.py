@@ -140,7 +140,7 @@ class RegionProposalNetwork(nn.Module):
         objectness, regression, sampled = scores.new_zeros(()), scores.new_zeros(()), 0
         for image, (target, (height, width)) in enumerate(zip(targets, sizes, strict=True)):
             # anchors over the padding are left out, so the samples do not depend on the other images of the batch
-            inside = (centres[:, 0] <= width) & (centres[:, 1] <= height)
+            inside = (centres[:, 0] < width) & (centres[:, 1] < height)
             found = match(anchors, target, config.fg_iou, config.bg_iou, force=True)
             positive, negative = choose_balanced(
                 found.positive & inside,
