@@ -1,22 +1,17 @@
 """Evaluation: all our metrics against pycocotools' plain AP for amodal mask, amodal box and visible mask.
 
-    python benchmarks/evaluation.py [--images 400] [--repeats 3] [--write]
-
-Both sides start from the same two JSON files and end in numbers; runs alternate in one process, the ratio is that of
-the medians. ``--write`` renews docs/benchmarks/evaluation.md. The last line is JSON.
+Both sides start from the same two JSON files and end in numbers; runs alternate in one process. Prints one JSON line
+whose ``ratio`` is our median time relative to pycocotools', and writes ``docs/benchmarks/evaluation.md``.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
 import os
 import platform
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +22,15 @@ from pycocotools.cocoeval import COCOeval
 
 from amodal.data.reader import load
 from amodal.evaluation import evaluate
+from benchmarks.common import alternate, emit, parser
 
 HEIGHT, WIDTH, CLASSES, OBJECTS, GUESSES = 240, 320, 7, 12, 40
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "evaluation.md"
+ROUNDS = {"ours": "rounds_ours_s", "theirs": "rounds_theirs_s"}
+COMPUTED = (
+    "AP, AP50, AP75, AR100 of mask, box and visible mask; both AP-occ at three levels for mask and box; AP-of-mask, "
+    "mIoU, mIoU-occ, coverage"
+)
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def draw(images: int, folder: Path) -> tuple[Path, Path]:
 
 
 def ours(truth: Path, results: Path) -> dict[str, Any]:
+    """Every metric, from the files."""
     return evaluate(load(truth, cache=False), results)
 
 
@@ -114,66 +116,51 @@ def theirs(truth: Path, results: Path) -> dict[str, float]:
     return numbers
 
 
-def measure(images: int, repeats: int) -> dict[str, Any]:
+def measure(images: int, rounds: int) -> dict[str, Any]:
+    """Times of both sides, and by how much their plain APs differ."""
     with tempfile.TemporaryDirectory() as folder:
-        truth, results = draw(images, Path(folder))
-        seconds: dict[str, list[float]] = {"ours": [], "pycocotools": []}
-        for _ in range(repeats):
-            for name, side in (("ours", ours), ("pycocotools", theirs)):
-                start = time.perf_counter()
-                numbers = side(truth, results)
-                seconds[name].append(time.perf_counter() - start)
-                if name == "ours":
-                    aps = {part: numbers[part]["AP"] for part in ("mask", "box", "visible")}
-                else:
-                    worst = max(abs(aps[part] - numbers[part]) for part in aps)
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = medians["pycocotools"] / medians["ours"]
+        files = draw(images, Path(folder))
+        mine, other = ours(*files), theirs(*files)
+        worst = max(abs(mine[part]["AP"] - value) for part, value in other.items())
+        times = alternate(lambda: ours(*files), lambda: theirs(*files), rounds)
+    sizes = {"images": images, "objects": OBJECTS * images, "detections": GUESSES * images}
     return {
-        "benchmark": "evaluation",
-        "ratio": round(ratio, 2),
-        "goal": 3.0,
-        "ours_s": round(medians["ours"], 2),
-        "pycocotools_s": round(medians["pycocotools"], 2),
-        "images": images,
-        "objects": OBJECTS * images,
-        "detections": GUESSES * images,
-        "largest_difference_of_ap": worst,
-        "repeats": repeats,
+        **times,
+        "goal": round(1 / 3, 4),
+        "times_faster": 1 / times["ratio"],
+        "largest_ap_difference": worst,
+        **sizes,
     }
 
 
 def page(result: dict[str, Any]) -> str:
+    """The page of docs/benchmarks."""
+    spread = {side: f"{min(result[key]):.2f} to {max(result[key]):.2f}" for side, key in ROUNDS.items()}
     return f"""# Speed of evaluation
 
-`python benchmarks/evaluation.py --images {result["images"]} --repeats {result["repeats"]} --write`, \
-{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.
+`python -m benchmarks.evaluation`, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.
 
-{result["images"]} drawn images of {WIDTH} x {HEIGHT} with {OBJECTS} overlapping objects and {GUESSES} detections \
-each, {CLASSES} classes. Both sides read the same two JSON files (ours with every check of every mask, and without its \
-cache) and end in numbers; runs alternate, medians of {result["repeats"]}.
+{result["images"]} drawn images of {WIDTH} x {HEIGHT} with {OBJECTS} overlapping objects and {GUESSES} detections each,
+{CLASSES} classes. Both sides read the same two JSON files (ours with every check of every mask, and without its cache)
+and end in numbers; runs alternate, medians of {len(result["rounds_ours_s"])} (smallest to largest).
 
 | | computes | seconds |
 |---|---|---|
-| amodal | AP, AP50, AP75, AR100 of mask, box and visible mask; both AP-occ at three levels for mask and box; \
-AP-of-mask, mIoU, mIoU-occ, coverage | {result["ours_s"]} |
-| pycocotools | plain AP of mask, box and visible mask | {result["pycocotools_s"]} |
+| amodal | {COMPUTED} | {result["ours_s"]:.2f} ({spread["ours"]}) |
+| pycocotools | plain AP of mask, box and visible mask | {result["theirs_s"]:.2f} ({spread["theirs"]}) |
 
-**{result["ratio"]} times faster** (goal: 3). The three plain APs agree to {result["largest_difference_of_ap"]:.0e} AP.
+**{result["times_faster"]:.1f} times faster** (goal: 3). Largest difference of the three plain APs, in percent:
+{result["largest_ap_difference"]:.1e}.
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=400, help="images of the drawn set")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    parser.add_argument("--write", action="store_true", help="renew docs/benchmarks/evaluation.md")
-    args = parser.parse_args()
-    result = measure(args.images, args.repeats)
-    if args.write:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
+    """Measures, writes the result and the page, prints the line."""
+    arguments = parser(__doc__).parse_args()
+    result = measure(5, 1) if arguments.small else measure(300, 5)
+    if not arguments.small:
         PAGE.write_text(page(result))
-    print(json.dumps(result))
+    emit(arguments, "evaluation", result.pop("ratio"), **result)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 
 from amodal.evaluation import evaluate, levels, prepare
 
+pytestmark = pytest.mark.filterwarnings("ignore:no result scores below", "ignore:__array__:DeprecationWarning")
 LEVELS = [("AP-occ", 0.85), ("AP-occ75", 0.75), ("AP-occ60", 0.60)]
 TRUTH_LEVELS = [("AP-occ-gt", 0.85), ("AP-occ-gt75", 0.75), ("AP-occ-gt60", 0.60)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from amodal.evaluation import evaluate
 
-pytestmark = pytest.mark.filterwarnings("ignore:no result scores below")
+pytestmark = pytest.mark.filterwarnings("ignore:no result scores below", "ignore:__array__:DeprecationWarning")
 PARTS = ("mask", "box", "visible")
 
 
