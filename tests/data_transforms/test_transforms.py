@@ -187,7 +187,7 @@ def test_colour_transforms_leave_targets_alone() -> None:
 
 
 def test_no_instances() -> None:
-    image, targets = sample()
+    image = sample()[0]
     none = torch.zeros(0, dtype=torch.int64)
     empty = Targets(
         image_id=1,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from amodal.data import rle
 from amodal.data.images import probe, read_image, safe_join
 from amodal.data.jsonfile import parse, read_bytes
-from amodal.data.mask_columns import check_masks, read_counts
+from amodal.data.mask_columns import read_masks
 from amodal.data.problems import Count, Findings, Problem
 from amodal.data.reader import load
 from amodal.data.schemas import SCHEMAS
@@ -101,48 +101,43 @@ def _masks_beyond(data: AnnotationSet) -> Iterator[Problem]:
         yield _warning(data, row, "visible outside amodal", text)
 
 
-def _hidden_parts(data: AnnotationSet) -> list[Problem]:
+def _hidden_parts(data: AnnotationSet) -> Iterator[Problem]:
     """Stored masks of the hidden part must be the amodal mask without the visible one."""
-    entries = _raw_entries(data)
-    row_of = {int(number): row for row, number in enumerate(data.annotation_ids.tolist())}
-    found: list[Problem] = []
-    rows: list[int] = []
-    counts: list[bytes] = []
-    for entry in entries:
+    row_of = {number: row for row, number in enumerate(data.annotation_ids.tolist())}
+    stored: dict[int, Any] = {}
+    for entry in _raw_entries(data):
+        row = row_of.get(entry["id"]) if type(entry.get("id")) is int else None
         key = next((key for key in _HIDDEN_KEYS if entry.get(key) is not None), None)
-        number = entry.get("id")
-        row = row_of.get(number) if type(number) is int else None
-        if key is None or row is None:
-            continue
-        try:
-            counts.append(read_counts(entry[key], *data.size(row))[0])
-            rows.append(row)
-        except ValueError as fault:
-            found.append(_warning(data, row, "hidden part", f"{key}: {fault}"))
-    return found + _compare_hidden(data, np.array(rows, np.int64), counts)
-
-
-def _compare_hidden(data: AnnotationSet, rows: NDArray[np.int64], counts: list[bytes]) -> list[Problem]:
-    if not len(rows):
-        return []
+        if row is not None and key is not None:
+            stored[row] = entry[key]
+    if not stored:
+        return
+    rows = np.array(list(stored), np.int64)
     index = data.image_index[rows]
-    heights, widths = data.heights[index].astype(np.int64), data.widths[index].astype(np.int64)
-    _, hidden, faults = check_masks(counts, heights * widths)
-    parts = (part.take(rows) for part in (data.amodal, data.visible))
-    whole, seen = (rle.decompress_batch(part.data, part.offsets) for part in parts)
-    area = rle.measure_batch(hidden, heights)[0]
-    in_whole, in_seen = rle.intersection_batch(whole, hidden), rle.intersection_batch(seen, hidden)
-    missing = data.amodal_area[rows] - _shared(data)[rows] - (in_whole - in_seen)
-    # A pixel of the hidden mask is right inside A without V; this counts both kinds of wrong pixels.
-    wrong = missing + area - (in_whole - in_seen)
-    found = []
+    sizes = np.stack([data.heights[index], data.widths[index]], axis=1).astype(np.int64)
+    hidden = read_masks(list(stored.values()), sizes)
+    wrong = _wrong_pixels(data, rows, hidden.runs, sizes[:, 0])
     for i, row in enumerate(rows.tolist()):
-        if faults[i]:
-            found.append(_warning(data, row, "hidden part", f"its mask is faulty: {rle.FAULTS[int(faults[i])]}"))
-        elif wrong[i] > 0:
+        if i in hidden.faults:
+            yield _warning(data, row, "hidden part", f"mask of the hidden part: {hidden.faults[i]}")
+        elif wrong[i]:
             text = f"stored hidden mask differs from amodal minus visible in {wrong[i]} pixels"
-            found.append(_warning(data, row, "hidden part", text))
-    return found
+            yield _warning(data, row, "hidden part", text)
+
+
+def _wrong_pixels(
+    data: AnnotationSet, rows: NDArray[np.int64], hidden: rle.Runs, heights: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Pixels int64 [M] in which hidden masks differ from A minus V."""
+    whole, seen = (part.take(rows) for part in (data.amodal, data.visible))
+    both = rle.decompress_batch(whole.data, whole.offsets), rle.decompress_batch(seen.data, seen.offsets)
+    in_whole, in_seen = (rle.intersection_batch(runs, hidden) for runs in both)
+    area = rle.measure_batch(hidden, heights)[0]
+    # Pixels of V outside A are a problem of their own; where V lies in A this is |A minus V, and hidden|.
+    right = in_whole - in_seen
+    expected = data.amodal_area[rows] - _shared(data)[rows]
+    wrong: NDArray[np.int64] = np.maximum(expected - right, 0) + np.maximum(area - right, 0)
+    return wrong
 
 
 class _Annotations(msgspec.Struct):
@@ -210,7 +205,7 @@ def _pictures(data: AnnotationSet, folder: Path, progress: bool) -> Iterator[Pro
     """Decodes every picture: a truncated one shows only there."""
     from tqdm import tqdm
 
-    for i in tqdm(range(len(data.image_ids)), desc="images", unit="image", disable=not progress):
+    for i in tqdm(range(len(data.image_ids)), desc="images", unit="image", disable=None if progress else True):
         number = int(data.image_ids[i])
         height, width = int(data.heights[i]), int(data.widths[i])
         try:

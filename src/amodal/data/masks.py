@@ -234,8 +234,7 @@ class InstanceMasks:
             runs = rle.decompress_batch(np.frombuffer(b"".join(counts), np.uint8), offsets)
             _, boxes = rle.measure_batch(runs, np.full(len(missing), self.height, np.int64))
             for n, i in enumerate(missing):
-                own = runs.values[runs.offsets[n] : runs.offsets[n + 1]]
-                self._decoded[i] = _decode_piece(own, self.height, boxes[n].astype(int))
+                self._decoded[i] = _decode_piece(runs.runs(n), self.height, boxes[n].astype(int))
         return [self._decoded[i] for i in rows]
 
 

@@ -37,7 +37,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     annotations = data.annotations
     indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
     out.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(indices[:limit] if limit else indices, desc="pictures", unit="image"):
+    for index in tqdm(indices[:limit] if limit else indices, desc="pictures", unit="image", disable=None):
         stem = Path(annotations.file_names[index]).stem
         Image.fromarray(_picture(data, index)).save(out / f"{annotations.image_ids[index]}_{stem}.png")
     print(f"{min(limit, len(indices)) if limit else len(indices)} pictures: {out}")
