@@ -152,6 +152,35 @@ def slow_class_ap(objects, found, total, threshold, mask_key, box, level):
     return sum(max((p for r, p in points if r >= wanted), default=0.0) for wanted in recalls) / 101
 
 
+def slow_miou(truth, results):
+    """mIoU and mIoU-occ in percent, each object and detection a dense mask."""
+    ious, hidden = [], []
+    taken = set()
+    best = {}
+    for place, det in sorted(enumerate(results), key=lambda item: -item[1]["score"]):
+        options = []
+        for ann in truth["annotations"]:
+            same = (ann["image_id"], ann["category_id"]) == (det["image_id"], det["category_id"])
+            if det["score"] < 0.5 or not same or ann["iscrowd"] or ann["id"] in taken:
+                continue
+            iou = slow_mask_iou(to_mask(det["segmentation"]), to_mask(ann["segmentation"]), False)
+            options.append((iou, -ann["id"]))
+        if options and max(options)[0] >= 0.5:
+            iou, negative = max(options)
+            taken.add(-negative)
+            best[-negative] = (iou, place)
+    for ann in (a for a in truth["annotations"] if not a["iscrowd"]):
+        iou, place = best.get(ann["id"], (0.0, None))
+        ious.append(iou)
+        behind = to_mask(ann["segmentation"]) & ~to_mask(ann["visible_mask"])
+        if ann["occlude_rate"] >= 0.15 and behind.any():
+            found = np.zeros_like(behind)
+            if place is not None:
+                found = to_mask(results[place]["segmentation"]) & ~to_mask(results[place]["visible_mask"])
+            hidden.append((behind & found).sum() / (behind | found).sum())
+    return 100 * np.mean(ious), 100 * np.mean(hidden)
+
+
 def slow_rate(det):
     amodal, visible = to_mask(det["segmentation"]), to_mask(det["visible_mask"])
     return (amodal & visible).sum() / amodal.sum() if amodal.any() else 0.0
@@ -176,7 +205,7 @@ class Tools:
     height, width = HEIGHT, WIDTH
     to_rle, to_mask, xywh = staticmethod(to_rle), staticmethod(to_mask), staticmethod(xywh)
     annotation, detection = staticmethod(annotation), staticmethod(detection)
-    draw_scene, slow_ap = staticmethod(draw_scene), staticmethod(slow_ap)
+    draw_scene, slow_ap, slow_miou = staticmethod(draw_scene), staticmethod(slow_ap), staticmethod(slow_miou)
 
     def __init__(self, folder):
         self.folder = folder

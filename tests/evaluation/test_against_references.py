@@ -1,5 +1,6 @@
 """Equal to pycocotools where it has the number, to a slow evaluator of our own where it has not."""
 
+import numpy as np
 import pytest
 
 from amodal.evaluation import evaluate, levels, prepare
@@ -46,6 +47,27 @@ def test_occluded_ap_is_that_of_the_slow_evaluator(tools, seed, part):
         assert same(found[key], tools.slow_ap(truth, results, slow_part, level, own_rate=True)), key
     for key, level in TRUTH_LEVELS:
         assert same(found[key], tools.slow_ap(truth, results, slow_part, level)), key
+
+
+@pytest.mark.parametrize("seed", range(40, 44))
+def test_miou_is_that_of_the_slow_evaluator(tools, seed):
+    truth, results = tools.draw_scene(seed, images=8)
+    found = evaluate(tools.write(truth), results)["mask"]
+    assert (found["mIoU"], found["mIoU-occ"]) == pytest.approx(tools.slow_miou(truth, results), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(50, 53))
+def test_boxes_that_are_not_those_of_the_masks(tools, seed):
+    """Box AP reads the stored boxes, with all their decimals, AP-of-mask those of the masks."""
+    truth, results = tools.draw_scene(seed)
+    tight = tools.pycocotools(truth, results, "box")
+    rng = np.random.default_rng(seed)
+    moved = [r | {"bbox": (np.array(r["bbox"]) + rng.uniform(0.1, 4, 4)).tolist()} for r in results]
+    found = evaluate(tools.write(truth), moved)["box"]
+    assert same(found["AP-of-mask"], tight["AP"])
+    for key, wanted in tools.pycocotools(truth, moved, "box").items():
+        assert same(found[key], wanted), key
+    assert found["AP"] != pytest.approx(tight["AP"])
 
 
 def test_visible_ap_counts_objects_whose_amodal_mask_is_unknown(tools):
