@@ -12,6 +12,7 @@ from amodal.cli import main
 from amodal.data import rle
 from amodal.data.check import Report, check
 from amodal.data.coverage import coverage
+from amodal.data.reader import load
 from amodal.data.statistics import statistics
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
@@ -42,7 +43,7 @@ def entry(number: int, amodal: np.ndarray, visible: np.ndarray, **other: Any) ->
     }
 
 
-def write(path: Path, annotations: list[dict[str, Any]], classes: int = 1, images: list[Any] | None = None) -> Path:
+def write(path: Path, annotations: list[Any], classes: int = 1, images: list[Any] | None = None) -> Path:
     listed = images or [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}]
     categories = [{"id": i + 1, "name": f"class {i + 1}"} for i in range(classes)]
     path.write_text(json.dumps({"images": listed, "annotations": annotations, "categories": categories}))
@@ -90,6 +91,39 @@ def test_a_right_hidden_mask_and_small_differences_pass(tmp_path: Path) -> None:
     assert check(write(tmp_path / "a.json", [annotation])).problems == []
 
 
+def cocoa(path: Path, order: str, hidden: np.ndarray) -> Path:
+    """Two regions of an image of the amodal API: a square, and one behind it."""
+    regions = [
+        {"segmentation": [2, 2, 12, 2, 12, 12, 2, 12], "name": "front", "isStuff": 0, "order": 1, "occlude_rate": 0},
+        {
+            "segmentation": [7, 2, 17, 2, 17, 12, 7, 12],
+            "name": "back",
+            "isStuff": 0,
+            "order": 2,
+            "occlude_rate": 0.5,
+            "visible_mask": rle.encode(mask(12, 2, 17, 12)),
+            "invisible_mask": rle.encode(hidden),
+        },
+    ]
+    annotation = {"id": 30, "image_id": 1, "size": 2, "depth_constraint": order, "regions": regions}
+    images = [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}]
+    path.write_text(json.dumps({"images": images, "annotations": [annotation]}))
+    return path
+
+
+def test_cocoa_regions_and_depth_order(tmp_path: Path) -> None:
+    right = mask(7, 2, 12, 12)
+    assert check(cocoa(tmp_path / "a.json", "1-2", right)).problems == []
+    assert check(cocoa(tmp_path / "a.json", "", right)).problems == []
+    cycle = check(cocoa(tmp_path / "a.json", "1-2,2-1", right))
+    assert found(cycle) == [("depth order", "warning", 1, 30)]
+    assert "cycle" in cycle.problems[0].message
+    assert found(check(cocoa(tmp_path / "a.json", "1>2", right))) == [("depth order", "warning", 1, 30)]
+    wrong = check(cocoa(tmp_path / "a.json", "1-2", mask(6, 2, 12, 12)))
+    assert found(wrong) == [("hidden part", "warning", 1, 2)]
+    assert coverage(load(cocoa(tmp_path / "a.json", "1-2", right), cache=False)) == 1.0
+
+
 def test_twins_empty_classes_and_shared_files(tmp_path: Path) -> None:
     square = mask(2, 2, 12, 12)
     images = [{"id": i, "file_name": "a.png", "height": HEIGHT, "width": WIDTH} for i in (1, 2)]
@@ -109,8 +143,9 @@ def test_errors_of_the_reader_are_listed_and_the_rest_is_counted(tmp_path: Path)
     bad = entry(2, square, square) | {"segmentation": {"size": [20, 30], "counts": [5]}}
     unknown = entry(3, square, square, category_id=9)
     empty = entry(4, np.zeros_like(square), np.zeros_like(square))
-    report = check(write(tmp_path / "a.json", [entry(1, square, square), bad, unknown, empty]))
-    assert {(p.severity, p.annotation_id) for p in report.problems} == {("error", 2), ("error", 3)}
+    whole = entry(1, square, square, invisible_mask=rle.encode(np.zeros_like(square)))
+    report = check(write(tmp_path / "a.json", [whole, bad, unknown, empty, 5]))
+    assert {(p.severity, p.annotation_id) for p in report.problems} == {("error", i) for i in (2, 3, None)}
     assert report.has_errors
     assert report.statistics.instances == 1
     assert [number for _, number, _ in report.dropped] == [1]

@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amodal import frames
 from amodal.data.masks import InstanceMasks
@@ -139,3 +141,38 @@ def test_select_keeps_masks_and_their_decoded_pieces() -> None:
     box = torch.tensor([[0.0, 0, 41, 30]]).repeat(2, 1)
     want = frames.crop_masks(torch.from_numpy(dense), torch.tensor([2, 0]), box)
     assert torch.equal(picked.crop(torch.tensor([0, 1]), box), want)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    steps=st.lists(st.tuples(st.sampled_from(["flip", "crop", "pad"]), st.integers(0, 10**6)), max_size=6),
+)
+def test_any_chain_of_flips_crops_and_pads_equals_dense(seed: int, steps: list[tuple[str, int]]) -> None:
+    dense = blobs(seed)
+    masks = InstanceMasks.from_dense(dense)
+    view = masks.view
+    for kind, draw in steps:
+        rng = np.random.default_rng(draw)
+        height, width = dense.shape[1:]
+        if kind == "flip":
+            axis = int(rng.integers(2))
+            view, dense = view.flip(axis), np.flip(dense, 2 - axis)
+        elif kind == "crop":
+            h, w = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+            top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+            view, dense = view.crop(top, left, h, w), dense[:, top : top + h, left : left + w]
+        else:
+            top, left, bottom, right = rng.integers(0, 4, 4).tolist()
+            view = view.crop(-top, -left, height + top + bottom, width + left + right)
+            dense = np.pad(dense, ((0, 0), (top, bottom), (left, right)))
+    dense = np.ascontiguousarray(dense)
+    assert view.canvas == dense.shape[:0:-1]
+    moved = masks.with_view(view)
+    areas, _ = moved.measure()
+    assert areas.tolist() == dense.sum((1, 2)).tolist()
+    boxes = random_boxes(seed, 12, 30, 41)
+    index = torch.arange(12) % 4
+    for soft in (False, True):
+        want = frames.crop_masks(torch.from_numpy(dense), index, boxes, 8, soft)
+        assert torch.allclose(moved.crop(index, boxes, 8, soft), want, atol=1e-6)

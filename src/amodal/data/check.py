@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from amodal.errors import DataError
 
 RATE_TOLERANCE = 0.02
 BOX_TOLERANCE = 2.0  # pixels; COCO's own boxes are rounded polygons
+_ORDER_KEY = "depth_constraint"
 _HIDDEN_KEYS = ("invisible_mask", "occluded_mask")
 
 
@@ -74,6 +76,7 @@ def check(path: str | Path, images: str | Path | None = None, schema: str = "aut
         *data.problems,
         *_masks_beyond(data),
         *_hidden_parts(data),
+        *_depth_orders(data),
         *_stored_values(data),
         *_twins(data),
         *_classes(data),
@@ -105,7 +108,9 @@ def _hidden_parts(data: AnnotationSet) -> Iterator[Problem]:
     """Stored masks of the hidden part must be the amodal mask without the visible one."""
     row_of = {number: row for row, number in enumerate(data.annotation_ids.tolist())}
     stored: dict[int, Any] = {}
-    for entry in _raw_entries(data):
+    entries: Iterable[dict[str, Any]] = _raw_entries(data, _HIDDEN_KEYS)
+    flatten = SCHEMAS[data.schema].flatten
+    for entry in entries if flatten is None else flatten(entries, Findings(data.path, strict=False)):
         row = row_of.get(entry["id"]) if type(entry.get("id")) is int else None
         key = next((key for key in _HIDDEN_KEYS if entry.get(key) is not None), None)
         if row is not None and key is not None:
@@ -143,16 +148,35 @@ def _wrong_pixels(
 class _Annotations(msgspec.Struct):
     """The one list of a file that holds masks."""
 
-    annotations: list[dict[str, Any]] = []
+    annotations: list[Any] = []
 
 
-def _raw_entries(data: AnnotationSet) -> Iterable[dict[str, Any]]:
+def _raw_entries(data: AnnotationSet, keys: Iterable[str]) -> list[dict[str, Any]]:
+    """The file's annotations as they stand there; none where the file has none of the keys."""
     text = read_bytes(data.path)
-    if not any(f'"{key}"'.encode() in text for key in _HIDDEN_KEYS):
+    if not any(f'"{key}"'.encode() in text for key in keys):
         return []
-    entries = parse(text, _Annotations, data.path).annotations
-    flatten = SCHEMAS[data.schema].flatten
-    return entries if flatten is None else flatten(entries, Findings(data.path, strict=False))
+    return [entry for entry in parse(text, _Annotations, data.path).annotations if isinstance(entry, dict)]
+
+
+def _depth_orders(data: AnnotationSet) -> Iterator[Problem]:
+    """COCOA's ``depth_constraint``, as "1-2,1-5" (region 1 lies before 2 and 5), must have no cycle."""
+    for entry in _raw_entries(data, [_ORDER_KEY]):
+        text = entry.get(_ORDER_KEY)
+        if not isinstance(text, str) or not text.strip():
+            continue
+        ids = entry.get("image_id"), entry.get("id")
+        order: TopologicalSorter[int] = TopologicalSorter()
+        try:
+            for pair in text.split(","):
+                front, behind = pair.split("-")
+                order.add(int(behind), int(front))
+            order.prepare()
+        except CycleError as fault:
+            cycle = " before ".join(map(str, fault.args[1]))
+            yield Problem("depth order", "warning", *ids, f"{_ORDER_KEY} has a cycle: {cycle}")
+        except ValueError:
+            yield Problem("depth order", "warning", *ids, f"{_ORDER_KEY} is {text!r:.60}, must look like '1-2,1-5'")
 
 
 def _stored_values(data: AnnotationSet) -> Iterator[Problem]:
