@@ -56,7 +56,7 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
             return _load(model, _read(path), str(path))
     try:
         entry = torchvision.models.get_weight(weights)
-    except ValueError:
+    except (ValueError, KeyError):
         raise WeightsError(f"unknown weights {weights!r}{_nearest(weights)}") from None
     try:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -215,4 +215,4 @@ def _nearest(weights: str) -> str:
         str(entry) for name in torchvision.models.list_models() for entry in torchvision.models.get_model_weights(name)
     ]
     close = difflib.get_close_matches(weights, names, n=1)
-    return f", the nearest known ones are {close[0]!r}" if close else ", give a torchvision name or a .safetensors file"
+    return f", the nearest known name is {close[0]!r}" if close else ", give a torchvision name or a .safetensors file"
