@@ -18,7 +18,7 @@ def _ramp(values: Floats, colours: list[Colour]) -> Floats:
     at = np.minimum(np.maximum(values, np.float32(0)), np.float32(1)) * np.float32(len(colours) - 1)
     low = np.minimum(at.astype(np.int64), len(colours) - 2)
     share = (at - low.astype(np.float32))[..., None]
-    out: Floats = table[low] + share * (table[low + 1] - table[low])
+    out: Floats = table.take(low, axis=0) + share * (table[1:] - table[:-1]).take(low, axis=0)
     return out
 
 

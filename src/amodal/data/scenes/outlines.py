@@ -18,8 +18,8 @@ Points = Sequence[tuple[float, float]]
 def ring(points: Points | Ring) -> Ring:
     """Corner points as a ring in the common direction."""
     out = np.asarray(points, dtype=np.float64)
-    x, y = out[:, 0], out[:, 1]
-    area = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum()
+    after = np.concatenate([out[1:], out[:1]])
+    area = (out[:, 0] * after[:, 1] - out[:, 1] * after[:, 0]).sum()
     return out if area >= 0 else out[::-1]
 
 

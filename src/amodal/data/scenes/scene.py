@@ -94,11 +94,12 @@ class Thing:
 
 @dataclass
 class Pile:
-    """The things placed so far and, per pixel, which of them is on top (-1: none)."""
+    """The things placed so far, their areas whole and visible, and per pixel which of them is on top (-1: none)."""
 
     settings: SceneSettings
     things: list[Thing] = field(default_factory=list)
     areas: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
     owner: np.ndarray[tuple[int, ...], np.dtype[np.int16]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,14 +114,15 @@ class Pile:
             return False
         if thing.label is not None and area < settings.min_inside * int(thing.sprite.mask.sum()):
             return False
-        owner = np.where(mask, np.int16(len(self.things)), self.owner)
-        seen = np.bincount(owner.ravel().astype(np.int64) + 1, minlength=len(self.things) + 2)[1:]
-        for other, whole, left in zip(self.things, self.areas, seen, strict=False):
-            if other.label is not None and (
-                left < (1 - settings.max_rate) * whole or left < settings.min_visible * size * size
-            ):
+        lost = np.bincount(self.owner[mask].astype(np.int64) + 1, minlength=len(self.things) + 1)[1:].tolist()
+        seen = [before - gone for before, gone in zip(self.seen, lost, strict=True)]
+        for other, whole, left in zip(self.things, self.areas, seen, strict=True):
+            if other.label is None:
+                continue
+            if left < (1 - settings.max_rate) * whole or left < settings.min_visible * size * size:
                 return False
-        self.owner = owner
+        self.owner[mask] = len(self.things)
+        self.seen = [*seen, area]
         self.things.append(thing)
         self.areas.append(area)
         return True
