@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +22,9 @@ RESULTS = Path(__file__).parent / "results"
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(description=description.splitlines()[0])
-    made.add_argument("--small", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing")
+    made.add_argument(
+        "--small", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing"
+    )
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch (default: all cores)")
     made.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return made
@@ -80,8 +83,17 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
+def reset_peak() -> None:
+    """Let :func:`peak` count from now on, where the system allows it (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak() -> int:
-    """The most bytes of this process that were in memory at once."""
+    """The most bytes of this process that were in memory at once, since the start or :func:`reset_peak`."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

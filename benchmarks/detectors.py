@@ -51,9 +51,7 @@ def _calibrate(model: MaskRCNN) -> None:
 def our_detector(theirs: MaskRCNN, size: tuple[int, int], detections: int, threshold: float) -> AmodalRCNN:
     """Our Mask R-CNN with the tensors of torchvision's."""
     config = ModelConfig(
-        transform=TransformConfig(
-            min_size=[size[0]], max_size=size[1], test_min_size=size[0], test_max_size=size[1]
-        ),
+        transform=TransformConfig(min_size=[size[0]], max_size=size[1], test_min_size=size[0], test_max_size=size[1]),
         backbone=BackboneConfig(trainable_layers=3),
         rpn=replace(RPNConfig(), post_nms_train=1000, post_nms_test=1000),
         box_head=BoxHeadConfig(score_threshold=threshold, detections=detections),
@@ -84,7 +82,9 @@ def ellipses(size: tuple[int, int], objects: int, seed: int = 0) -> tuple[Tensor
     corners = rng.uniform(0, 1, (objects, 2)) * (np.array([width, height]) - extents)
     y, x = np.mgrid[:height, :width] + 0.5
     centre, radius = corners + extents / 2, extents / 2
-    masks = [((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1 for (cx, cy), (rx, ry) in zip(centre, radius, strict=True)]
+    masks = [
+        ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1 for (cx, cy), (rx, ry) in zip(centre, radius, strict=True)
+    ]
     boxes = np.concatenate([corners, corners + extents], axis=1)
     labels = rng.integers(0, CLASSES, objects)
     return torch.from_numpy(boxes).float(), torch.from_numpy(labels), torch.from_numpy(np.stack(masks))

@@ -169,7 +169,9 @@ def train(config: TrainConfig, data: Photographs, out: Path, device: str, stop_a
     if (out / "state.safetensors").exists():
         step, spent = _load_state(out / "state.safetensors", model, optimizer, device)
     if step == 0:
-        (out / "log.csv").write_text("step,lr,loss,loss_objectness,loss_rpn_box_reg,loss_classifier,loss_box_reg,loss_mask\n")
+        (out / "log.csv").write_text(
+            "step,lr,loss,loss_objectness,loss_rpn_box_reg,loss_classifier,loss_box_reg,loss_mask\n"
+        )
     model.train()
     start = time.perf_counter()
     last = config.steps if stop_at is None else min(stop_at, config.steps)
@@ -240,7 +242,9 @@ def score(coco: COCO, results: list[dict[str, Any]]) -> dict[str, dict[str, floa
         evaluation.accumulate()
         evaluation.summarize()
         s = evaluation.stats
-        metrics[part] = {name: round(100 * float(s[i]), 3) for name, i in (("AP", 0), ("AP50", 1), ("AP75", 2), ("AR100", 8))}
+        metrics[part] = {
+            name: round(100 * float(s[i]), 3) for name, i in (("AP", 0), ("AP50", 1), ("AP75", 2), ("AR100", 8))
+        }
     return metrics
 
 

@@ -8,6 +8,7 @@ the picture's size. Times by turns in one process, peak memory in a process of i
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 
@@ -25,10 +26,10 @@ def _callers(size: tuple[int, int], objects: int, which: str) -> dict[str, Calla
     theirs = torchvision_detector(size, objects, 0.0).eval()
     image = picture(size)
     made: dict[str, Callable[[], Tensor]] = {}
-    if which in ("ours", "both"):
+    if which != "theirs":
         ours = our_detector(theirs, size, objects, 0.0).eval()
         made["ours"] = lambda: ours([image])[0].amodal_masks
-    if which in ("theirs", "both"):
+    if which != "ours":
         made["theirs"] = lambda: theirs([image])[0]["masks"][:, 0] >= 0.5
     return made
 
@@ -73,7 +74,9 @@ def main() -> None:
 def _memory(size: tuple[int, int], objects: int, which: str) -> dict[str, float]:
     """MB above what the process held with model and picture loaded (``above_model_mb``), and in all (``peak_mb``)."""
     call = _callers(size, objects, which)[which]
+    gc.collect()
     before = common.resident()
+    common.reset_peak()
     call()
     return {"above_model_mb": round((common.peak() - before) / 1e6, 1), "peak_mb": round(common.peak() / 1e6, 1)}
 

@@ -1,6 +1,6 @@
 """How long ``amodal --help`` and ``import amodal`` take, against the goal of one second.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 from __future__ import annotations
