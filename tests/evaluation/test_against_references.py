@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from amodal.evaluation import evaluate, levels, prepare
+from amodal.evaluation import evaluate, levels, pr_curves, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore:no result scores below", "ignore:__array__:DeprecationWarning")
 LEVELS = [("AP-occ", 0.85), ("AP-occ75", 0.75), ("AP-occ60", 0.60)]
@@ -34,6 +34,10 @@ def test_numbers_of_nothing_are_those_of_pycocotools(tools):
     assert nothing["mask"]["AP"] is None
     assert nothing["mask"]["mIoU"] is None
     assert nothing["box"]["AP-occ-gt"] is None
+    no_images = prepare(tools.write({"images": [], "annotations": [], "categories": []}), [])
+    assert no_images.metrics(per_class=True)["mask"]["AP"] is None
+    assert [level.ap for level in levels(no_images)] == [None] * 5
+    assert pr_curves(no_images) == no_images.matches == []
 
 
 @pytest.mark.parametrize("part", ["mask", "box"])
