@@ -1,7 +1,7 @@
 """Runs the benchmarks one after the other: ``make bench``, or ``python -m benchmarks [NAME ...] [--small]``.
 
-Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. The photographs (``benchmarks.eth80``) need data that
-does not come with the project and an hour, so they run only when asked for by themselves.
+Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. The photographs (``benchmarks.eth80``) need an
+hour and data that does not come with the project, so they run only when asked for by themselves.
 """
 
 from __future__ import annotations

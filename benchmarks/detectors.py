@@ -1,4 +1,4 @@
-"""torchvision's ``maskrcnn_resnet50_fpn`` and ours with the same weights and sizes, and one street-like input for both."""
+"""torchvision's ``maskrcnn_resnet50_fpn`` and ours with the same weights and sizes, and one input for both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def torchvision_detector(size: tuple[int, int], detections: int, threshold: floa
 
 
 def _calibrate(model: MaskRCNN) -> None:
-    """Frozen batch norms of random weights let the activations of 16 residual blocks explode; damp each block's last."""
+    """Frozen batch norms of random weights let the activations of 16 residual blocks explode: damp them."""
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d) and name.endswith(("bn3", "downsample.1")):
             module.weight.fill_(0.5)

@@ -10,7 +10,6 @@ exists, and a run that was stopped is resumed, so the same command continues and
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
 """torchvision's own Mask R-CNN on a set with amodal masks: the yardstick of ``docs/benchmarks/eth80.md``.
 
-The backbone is ours (``amodal.models.backbone``), everything behind it is ``torchvision.models.detection.MaskRCNN`` as it
-comes: proposals, RoI sampling, pooling, mask targets, pasting. It is trained on the amodal boxes and masks. Settings are
-read from a configuration of ``amodal train``, so that both sides get the same sizes, anchors, RoI counts and schedule.
+The backbone is ours (``amodal.models.backbone``), everything behind it is ``torchvision.models.detection.MaskRCNN`` as
+it comes: proposals, RoI sampling, pooling, mask targets, pasting. It is trained on the amodal boxes and masks. Settings
+are read from a configuration of ``amodal train``, so both sides get the same sizes, anchors, RoI counts and schedule.
 
-    python -m benchmarks.eth80_torchvision configs/mask_rcnn/eth80.yaml --data ../shared/data/eth80_amodal --out runs/eth80/torchvision
+    python -m benchmarks.eth80_torchvision benchmarks/eth80.yaml --data ../shared/data/eth80_amodal --out runs/tv
 
 A run that was stopped continues where its last saved state was.
 """
@@ -158,7 +158,7 @@ def _load_state(path: Path, model: MaskRCNN, optimizer: torch.optim.Optimizer, d
 
 
 def train(config: TrainConfig, data: Photographs, out: Path, device: str, stop_at: int | None = None) -> MaskRCNN:
-    """Train for ``config.steps`` (or until ``stop_at``, to be continued by the next call) and save the state in ``out``."""
+    """Train for ``config.steps`` (or until ``stop_at``, for the next call to continue); the state is saved in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = build_torchvision(config.model, len(data.category_ids)).to(device)

@@ -1,7 +1,7 @@
 """Inference of one picture, ours against torchvision's ``maskrcnn_resnet50_fpn`` with the same weights.
 
-800 x 1333 px, 90 classes, score threshold 0, so that exactly 20 (and 100) objects come out; both end in boolean masks of
-the picture's size. Times by turns in one process, peak memory in a process of its own for each.
+800 x 1333 px, 90 classes, score threshold 0, so that exactly 20 (and 100) objects come out; both end in boolean masks
+of the picture's size. Times by turns in one process, peak memory in a process of its own for each.
 
     python -m benchmarks.inference [--objects 20 100] [--profile]
 """
