@@ -3,48 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from amodal.data import rle
-from amodal.data.polygons import check_polygons, rasterize
+from amodal.data.polygons import far_outside, polygon_pieces, rasterize_batch
 from amodal.data.store import MaskBuffer
 
 
-def read_counts(mask: Any, height: int, width: int) -> tuple[bytes, int]:
-    """Compressed counts of one mask (RLE or polygons), and how many degenerate polygon pieces fell away.
+class Masks(NamedTuple):
+    """M checked masks.
 
-    The size is checked here and so are polygons and lists of runs; compressed strings are left to :func:`check_masks`.
-    Raises ValueError with the reason.
+    Attributes:
+        buffer: the masks, canonical; empty ones where faulty.
+        runs: their runs.
+        faults: row -> reason.
+        degenerate: row -> polygon pieces of fewer than three points, which are left out.
     """
-    if not isinstance(mask, dict):
-        polygons, degenerate = check_polygons(mask, height, width)
-        return rasterize(polygons, height, width), degenerate
-    counts = mask.get("counts")
-    if not isinstance(counts, (str, bytes)) or "size" not in mask:
-        return rle.check_rle(mask, height, width)["counts"], 0
-    rle.check_size(mask["size"], height, width)
-    return rle.counts_bytes(counts), 0
+
+    buffer: MaskBuffer
+    runs: rle.Runs
+    faults: dict[int, str]
+    degenerate: dict[int, int]
 
 
-def check_masks(counts: Sequence[bytes], pixels: rle.Ints) -> tuple[MaskBuffer, rle.Runs, npt.NDArray[np.int8]]:
-    """One buffer of the masks, their runs, and fault codes int8 [M].
+def read_masks(objects: Sequence[Any], sizes: rle.Ints) -> Masks:
+    """Reads and checks RLEs (compressed or as list of runs) and polygons of images of ``sizes`` int64 [M, 2] (h, w)."""
+    faults: dict[int, str] = {}
+    degenerate: dict[int, int] = {}
+    counts = [b""] * len(objects)
+    outlines: dict[int, list[list[float]]] = {}
+    for row, (obj, size) in enumerate(zip(objects, sizes.tolist(), strict=True)):
+        try:
+            if isinstance(obj, dict):
+                counts[row] = _read_rle(obj, size)
+            else:
+                outlines[row], dropped = polygon_pieces(obj)
+                if dropped:
+                    degenerate[row] = dropped
+        except ValueError as error:  # noqa: PERF203 - each mask fails for itself
+            faults[row] = str(error)
+    _read_outlines(outlines, sizes, counts, faults)
+    return _check(counts, sizes[:, 0] * sizes[:, 1], faults, degenerate)
 
-    ``pixels`` (int64 [M]) is height x width of each image. A faulty mask is empty in the result.
-    """
-    masks = MaskBuffer.pack(counts)
-    runs = rle.decompress_batch(masks.data, masks.offsets)
-    faults = rle.check_batch(runs, pixels)
-    rewrite = {int(row): rle.compress(pixels[row : row + 1]) for row in np.flatnonzero(faults)}
-    zero = np.flatnonzero(runs.values == 0)
-    owner = np.searchsorted(runs.offsets, zero, side="right") - 1
-    for row in np.unique(owner[zero > runs.offsets[owner]]).tolist():
-        if row not in rewrite:
-            own = runs.values[runs.offsets[row] : runs.offsets[row + 1]]
-            rewrite[row] = rle.compress(rle.canonical_runs(own))
-    if rewrite:
-        masks = MaskBuffer.pack([rewrite.get(row, one) for row, one in enumerate(counts)])
-        runs = rle.decompress_batch(masks.data, masks.offsets)
-    return masks, runs, faults
+
+def _read_rle(obj: dict[str, Any], size: list[int]) -> bytes:
+    counts, own = obj.get("counts"), obj.get("size")
+    if not isinstance(counts, (str, bytes)) or type(own) is not list:
+        checked: bytes = rle.check_rle(obj, *size)["counts"]
+        return checked
+    if own != size or type(own[0]) is not int or type(own[1]) is not int:
+        rle.check_size(own, *size)
+    return rle.counts_bytes(counts)
+
+
+def _read_outlines(
+    outlines: dict[int, list[list[float]]], sizes: rle.Ints, counts: list[bytes], faults: dict[int, str]
+) -> None:
+    """Checks where the polygons lie, all at once, and rasterises them into ``counts``."""
+    if not outlines:
+        return
+    rows = np.array(list(outlines), np.int64)
+    pieces = list(chain.from_iterable(outlines.values()))
+    owner = np.repeat(rows, [len(own) for own in outlines.values()])
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    points = np.fromiter(chain.from_iterable(pieces), np.float64, int(offsets[-1]))
+    for row in np.unique(owner[far_outside(points, offsets, sizes[owner])]).tolist():
+        height, width = sizes[row].tolist()
+        faults[row] = f"a polygon has a coordinate far outside the image of {height} x {width} or not finite"
+    sound = np.array([row not in faults for row in rows.tolist()], bool)
+    done = rasterize_batch(points, offsets, owner, rows[sound], sizes)
+    for row, one in zip(rows[sound].tolist(), done, strict=True):
+        counts[row] = one
+
+
+def _check(counts: list[bytes], pixels: rle.Ints, faults: dict[int, str], degenerate: dict[int, int]) -> Masks:
+    for row in faults:
+        counts[row] = rle.compress(pixels[row : row + 1])
+    buffer = MaskBuffer.pack(counts)
+    runs = rle.decompress_batch(buffer.data, buffer.offsets)
+    codes = rle.check_batch(runs, pixels)
+    again = {row: rle.compress(runs.runs(row)) for row in runs.loose.tolist() if not codes[row]}
+    for row in np.flatnonzero(codes).tolist():
+        faults[row] = rle.FAULTS[int(codes[row])]
+        again[row] = rle.compress(pixels[row : row + 1])
+    if again:
+        buffer = MaskBuffer.pack([again.get(row, one) for row, one in enumerate(counts)])
+        runs = rle.decompress_batch(buffer.data, buffer.offsets)
+    return Masks(buffer, runs, faults, degenerate)

@@ -2,60 +2,87 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-MARGIN = 4.0  # coordinates may lie this many image sides outside the image
+from amodal.data import rle
 
-Polygons = list[npt.NDArray[np.float64]]
+MARGIN = 4  # coordinates may lie this many image sides outside the image
+
+Floats = npt.NDArray[np.float64]
+_NUMBERS = {int, float}
 
 
-def check_polygons(obj: Any, height: int, width: int) -> tuple[Polygons, int]:
-    """The polygons of one mask, float64 [2 n] (x0, y0, x1, y1, ...) each, and how many degenerate pieces fell away.
+def polygon_pieces(obj: Any) -> tuple[list[list[float]], int]:
+    """The polygons of one mask as flat lists (x0, y0, x1, y1, ...), and how many degenerate pieces fell away.
 
-    ``obj`` is a list of flat coordinate lists or one flat list. A piece of fewer than three points covers nothing and
-    is left out. Raises ValueError with the reason for an odd count, a coordinate that is no finite number or lies
-    further than four image sides outside, or deeper nesting.
+    ``obj`` is a list of such lists or one flat list. A piece of fewer than three points covers nothing and is left out.
+    Raises ValueError with the reason for anything but numbers, an odd count of them, or deeper nesting. Where the
+    points lie is not looked at, see :func:`far_outside`.
     """
     if not isinstance(obj, (list, tuple)):
-        raise ValueError("segmentation is neither an RLE nor a list of polygons")
+        raise ValueError(f"a mask is an RLE or a list of polygons, not {_kind(obj)}")
     pieces = [obj] if obj and not isinstance(obj[0], (list, tuple)) else obj
-    checked = [_check_piece(piece, height, width) for piece in pieces]
-    kept = [piece for piece in checked if len(piece) >= 6]
-    return kept, len(checked) - len(kept)
+    kept = []
+    for piece in pieces:
+        if not isinstance(piece, (list, tuple)):
+            raise ValueError(f"a polygon is a list of numbers, not {_kind(piece)}")
+        if not _NUMBERS.issuperset(map(type, piece)):
+            wrong = next(value for value in piece if type(value) not in _NUMBERS)
+            raise ValueError(f"a polygon holds {_kind(wrong)}, must hold numbers only")
+        if len(piece) % 2:
+            raise ValueError(f"a polygon has {len(piece)} numbers, must have x and y of each point")
+        if len(piece) >= 6:
+            kept.append(list(piece))
+    return kept, len(pieces) - len(kept)
 
 
-def _check_piece(piece: Any, height: int, width: int) -> npt.NDArray[np.float64]:
-    if not isinstance(piece, (list, tuple)):
-        raise ValueError("a polygon is a list of numbers")
-    for value in piece:
-        if type(value) is not float and type(value) is not int:
-            raise ValueError(f"a polygon holds {_kind(value)}, must hold numbers only")
-    if len(piece) % 2:
-        raise ValueError(f"a polygon has {len(piece)} numbers, must have x and y of each point")
-    limit = MARGIN * max(height, width)
-    if piece and not (min(piece) >= -limit and max(piece) <= limit + max(height, width) and _finite(piece)):
-        raise ValueError(f"a polygon has a coordinate far outside the image of {height} x {width} or not finite")
-    return np.array(piece, np.float64)
+def far_outside(points: Floats, offsets: rle.Ints, sizes: rle.Ints) -> npt.NDArray[np.bool_]:
+    """bool [P]: which of P polygons leave the image (``sizes`` int64 [P, 2]) by more than four sides or are not finite.
+
+    ``points`` is float64, polygon ``p`` being ``points[offsets[p]:offsets[p + 1]]``; none is empty.
+    """
+    if not len(sizes):
+        return np.zeros(0, bool)
+    side = sizes.max(1)
+    low, high = np.minimum.reduceat(points, offsets[:-1]), np.maximum.reduceat(points, offsets[:-1])
+    inside: npt.NDArray[np.bool_] = (low >= -MARGIN * side) & (high <= (MARGIN + 1) * side)
+    return ~inside  # NaN compares false
 
 
-def _finite(piece: Sequence[float]) -> bool:
-    return math.isfinite(math.fsum(piece))
+def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rle.Ints, sizes: rle.Ints) -> list[bytes]:
+    """Compressed counts of the masks ``rows`` (ascending), each the union of its checked polygons.
+
+    ``owner`` int64 [P] names the row of each polygon (ascending); ``sizes`` int64 [M, 2] holds every row's (h, w). A
+    row without polygons gives the empty mask.
+    """
+    first, last = np.searchsorted(owner, rows), np.searchsorted(owner, rows, side="right")
+    result = []
+    for row, begin, end in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
+        height, width = sizes[row].tolist()
+        if begin == end:
+            result.append(rle.compress(np.array([height * width])))
+            continue
+        parts = coco_mask.frPyObjects([points[offsets[p] : offsets[p + 1]] for p in range(begin, end)], height, width)
+        result.append((parts[0] if len(parts) == 1 else coco_mask.merge(parts))["counts"])
+    return result
+
+
+def check_polygons(obj: Any, height: int, width: int) -> tuple[list[Floats], int]:
+    """The polygons of one mask, float64 [2 n] each, and how many degenerate pieces fell away.
+
+    Raises ValueError as :func:`polygon_pieces`, and for points far outside the image.
+    """
+    pieces, degenerate = polygon_pieces(obj)
+    arrays = [np.array(piece, np.float64) for piece in pieces]
+    for array in arrays:
+        if far_outside(array, np.array([0, len(array)]), np.array([[height, width]]))[0]:
+            raise ValueError(f"a polygon has a coordinate far outside the image of {height} x {width} or not finite")
+    return arrays, degenerate
 
 
 def _kind(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
-
-
-def rasterize(polygons: Polygons, height: int, width: int) -> bytes:
-    """Compressed counts of the union of checked polygons; an empty list gives the empty mask."""
-    if not polygons:
-        polygons = [np.full(6, -1.0)]
-    parts = coco_mask.frPyObjects([piece.tolist() for piece in polygons], height, width)
-    merged: bytes = (parts[0] if len(parts) == 1 else coco_mask.merge(parts))["counts"]
-    return merged

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from amodal.data import cache as cached
 from amodal.data import rle
 from amodal.data.jsonfile import parse, read_bytes
 from amodal.data.problems import Findings
@@ -38,15 +40,25 @@ def load(
     Args:
         path: COCO JSON of any schema in :data:`amodal.data.schemas.SCHEMAS`.
         schema: name of the schema; "auto" recognises it by its keys.
-        cache: keep the result beside other caches of the user and read it from there the next time.
+        cache: keep the result in the user's cache folder (:mod:`amodal.data.cache`) and read it from there next time.
         known_ids: category ids in label order, of a model or another split; labels then follow them, and an annotation
             of any other category is an error. Default: the file's categories sorted by id.
         strict: raise DataError at the first error; otherwise errors are kept in ``problems`` and their annotations left
             out.
     """
+    entry = cached.entry_path(path, schema, known_ids) if cache else None
+    found = cached.read(entry) if entry else None
+    if found is not None:
+        return replace(found, path=str(path))
+    result = _read(path, schema, known_ids, Findings(str(path), strict))
+    if entry and not result.problems:
+        cached.save(result, entry)
+    return result
+
+
+def _read(path: str | Path, schema: str, known_ids: Sequence[int] | None, findings: Findings) -> AnnotationSet:
     data = read_bytes(path)
-    findings = Findings(str(path), strict)
-    form = recognise(data, schema, str(path))
+    form = recognise(data, schema)
     content = parse(data, _File, path)
     images = _read_images(content.images, findings)
     categories = _read_categories(content.categories, form, known_ids, findings)

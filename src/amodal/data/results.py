@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from amodal.data import rle
 from amodal.data.jsonfile import parse, read_bytes
-from amodal.data.mask_columns import check_masks, read_counts
+from amodal.data.mask_columns import Masks, read_masks
 from amodal.data.problems import Count, Findings
 from amodal.data.rows import nearest
 from amodal.data.store import AnnotationSet, MaskBuffer, measure_runs
 from amodal.errors import DataError
 
-_CHUNK = 4096
+_CHUNK = 512
 _NOWHERE = (np.nan,) * 4
 
 
@@ -104,7 +104,6 @@ class _Reader:
         self.rows = {number: row for row, number in enumerate(annotations.image_ids.tolist())}
         self.labels = {number: label for label, number in enumerate(annotations.category_ids)}
         self.sizes = np.stack([annotations.heights, annotations.widths], 1).astype(np.int64)
-        self.size_list = self.sizes.tolist()
         self.has_visible: bool | None = None
         self.position = 0
         self.columns: list[dict[str, npt.NDArray[Any]]] = []
@@ -116,9 +115,9 @@ class _Reader:
         read = [self._read(entry) for entry in entries]
         image = np.array([item[0] for item in read], np.int64)
         sizes = self.sizes[image]
-        amodal, whole = self._check("segmentation", [item[4] for item in read], sizes, start)
-        visible, seen = self._check("visible_mask", [item[5] for item in read], sizes, start)
-        measured = measure_runs(whole, seen, sizes[:, 0])
+        amodal = self._check("segmentation", entries, sizes, start)
+        visible = self._check("visible_mask", entries, sizes, start) if self.has_visible else amodal
+        measured = measure_runs(amodal.runs, visible.runs, sizes[:, 0])
         area = measured["amodal_area"]
         rate = np.where(area > 0, measured.pop("shared") / np.maximum(area, 1), np.nan)
         del measured["occlude_rate"]
@@ -133,7 +132,7 @@ class _Reader:
                 **measured,
             }
         )
-        self.masks.append((amodal, visible))
+        self.masks.append((amodal.buffer, visible.buffer))
         return bool(entries)
 
     def finish(self) -> ResultSet:
@@ -143,7 +142,7 @@ class _Reader:
         found = self.findings
         return ResultSet(path=found.path, amodal=amodal, visible=visible, dropped=found.dropped, **columns)
 
-    def _read(self, entry: Any) -> tuple[int, int, float, tuple[float, ...], bytes, bytes]:
+    def _read(self, entry: Any) -> tuple[int, int, float, tuple[float, ...]]:
         position, self.position = self.position, self.position + 1
         image_id = entry.get("image_id") if isinstance(entry, dict) else None
         try:
@@ -152,39 +151,28 @@ class _Reader:
             row = _known(image_id, self.rows, "image_id")
             label = _known(entry.get("category_id"), self.labels, "category_id")
             score, box = _score(entry.get("score")), _box(entry.get("bbox"))
-            amodal = self._counts(entry, "segmentation", row, position)
-            visible = self._visible(entry, row, position)
+            self._check_keys(entry)
         except ValueError as error:
             raise DataError(str(error), file=self.findings.path, image_id=image_id, annotation_id=position) from None
-        return row, label, score, box, amodal, amodal if visible is None else visible
+        return row, label, score, box
 
-    def _counts(self, entry: dict[str, Any], key: str, row: int, position: int) -> bytes:
-        if entry.get(key) is None:
-            raise ValueError(f"has no {key}")
-        try:
-            counts, degenerate = read_counts(entry[key], *self.size_list[row])
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
-        if degenerate:
-            self.findings.drop("polygon piece of fewer than three points", position, degenerate)
-        return counts
-
-    def _visible(self, entry: dict[str, Any], row: int, position: int) -> bytes | None:
+    def _check_keys(self, entry: dict[str, Any]) -> None:
+        if entry.get("segmentation") is None:
+            raise ValueError("has no segmentation")
         present = entry.get("visible_mask") is not None
         if self.has_visible is None:
             self.has_visible = present
         if present != self.has_visible:
-            raise ValueError(
-                "has a visible_mask and others have none" if present else "has no visible_mask, others have"
-            )
-        return self._counts(entry, "visible_mask", row, position) if present else None
+            raise ValueError("has a visible_mask, others have none" if present else "has no visible_mask, others have")
 
-    def _check(self, key: str, counts: list[bytes], sizes: rle.Ints, start: int) -> tuple[MaskBuffer, rle.Runs]:
-        masks, runs, faults = check_masks(counts, sizes[:, 0] * sizes[:, 1])
-        for row in np.flatnonzero(faults):
-            reason = f"{key}: {rle.FAULTS[int(faults[row])]}"
-            raise DataError(reason, file=self.findings.path, annotation_id=start + int(row))
-        return masks, runs
+    def _check(self, key: str, entries: list[Any], sizes: rle.Ints, start: int) -> Masks:
+        masks = read_masks([entry[key] for entry in entries], sizes)
+        for row, reason in sorted(masks.faults.items()):
+            image, position = entries[row]["image_id"], start + row
+            raise DataError(f"{key}: {reason}", file=self.findings.path, image_id=image, annotation_id=position)
+        for row, pieces in masks.degenerate.items():
+            self.findings.drop("polygon piece of fewer than three points", start + row, pieces)
+        return masks
 
 
 def _known(value: Any, table: dict[int, int], key: str) -> int:

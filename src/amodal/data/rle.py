@@ -36,11 +36,23 @@ FAULTS = {
 
 
 class Runs(NamedTuple):
-    """Decoded runs of M masks: ``values`` int64 [N], ``offsets`` int64 [M + 1], ``faults`` int8 [M] (0: sound)."""
+    """Decoded runs of M masks.
 
-    values: Ints
+    Attributes:
+        pairs: int64 [P, 2], (background, object) runs of all masks in order; a last background run is paired with 0.
+        offsets: int64 [M + 1], first pair of each mask.
+        faults: int8 [M], 0 for sound ones; a faulty mask's pairs mean nothing.
+        loose: int64 [L], rows of masks that are not canonical: a run beyond the first is zero.
+    """
+
+    pairs: Ints
     offsets: Ints
     faults: npt.NDArray[np.int8]
+    loose: Ints
+
+    def runs(self, row: int) -> Ints:
+        """Canonical runs (int64) of one mask."""
+        return canonical_runs(self.pairs[self.offsets[row] : self.offsets[row + 1]].ravel())
 
 
 def check_size(size: Any, height: int, width: int) -> None:
@@ -86,17 +98,24 @@ def counts_bytes(counts: str | bytes) -> bytes:
 
 
 def parse_counts(counts: str | bytes) -> Ints:
-    """Runs of one compressed string, int64; raises ValueError with the reason."""
+    """Canonical runs of one compressed string, int64; raises ValueError with the reason."""
     data = np.frombuffer(counts_bytes(counts), np.uint8)
     runs = decompress_batch(data, np.array([0, len(data)], np.int64))
     if runs.faults[0]:
         raise ValueError(FAULTS[int(runs.faults[0])])
-    return runs.values
+    return runs.runs(0)
 
 
 def compress(runs: Ints) -> bytes:
-    """COCO's compressed counts of one mask's runs (int64)."""
-    return compress_batch(runs, np.array([0, len(runs)], np.int64))[0].tobytes()
+    """COCO's compressed counts of one mask's runs (int64, none negative)."""
+    numbers = np.array(runs, np.int64)
+    numbers[3:] -= runs[1:-2]
+    magnitude = np.where(numbers < 0, ~numbers, numbers)
+    place = np.arange(_MAX_CHARS)
+    chars = 1 + (magnitude[:, None] >= 16 << (5 * place[:-1])).sum(1)
+    bits = (numbers[:, None] >> (5 * place)) & 31
+    more = (place < chars[:, None] - 1) * 32
+    return (bits + more + 48).astype(np.uint8)[place < chars[:, None]].tobytes()
 
 
 def encode(mask: npt.ArrayLike) -> dict[str, Any]:
@@ -140,160 +159,146 @@ def area(rle: Mapping[str, Any]) -> int:
 
 def to_box(rle: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     """float64 [4] xyxy pixel edges of a checked RLE's mask; zeros for an empty one."""
-    runs = parse_counts(rle["counts"])
-    offsets = np.array([0, len(runs)], np.int64)
-    _, boxes = measure_batch(Runs(runs, offsets, np.zeros(1, np.int8)), np.array([rle["size"][0]], np.int64))
-    return boxes.reshape(4)
+    data = np.frombuffer(counts_bytes(rle["counts"]), np.uint8)
+    runs = decompress_batch(data, np.array([0, len(data)], np.int64))
+    return measure_batch(runs, np.array([rle["size"][0]], np.int64))[1].reshape(4)
 
 
 def canonical_runs(runs: Ints) -> Ints:
     """The same mask without zero runs after the first."""
-    if not (runs[1:] == 0).any():
+    if (runs[1:] > 0).all():
         return runs
-    ends = np.cumsum(runs)
     keep = runs > 0
     value = (np.arange(len(runs)) & 1).astype(bool)[keep]
-    ends = ends[keep]
-    last = np.append(value[1:] != value[:-1], True)
-    merged = np.diff(ends[last], prepend=0)
-    return np.concatenate([[0], merged]).astype(np.int64) if value[0] else merged.astype(np.int64)
+    last = np.append(value[1:] != value[:-1], np.ones(min(len(value), 1), bool))
+    merged = np.diff(np.cumsum(runs)[keep][last], prepend=0)
+    return np.concatenate([np.zeros(int(value[:1].sum()), np.int64), merged])
 
 
 def decompress_batch(data: Bytes, offsets: Ints) -> Runs:
     """Runs of M compressed strings that lie behind each other in ``data`` (uint8), with a fault code for each.
 
-    A faulty mask keeps runs of no meaning (so that offsets stay simple); look at ``faults`` before using them. Sums are
-    not checked here, see :func:`check_batch`.
+    Only the strings are checked here, not what the runs add up to; see :func:`check_batch`.
     """
-    count = len(offsets) - 1
-    faults = np.zeros(count, np.int8)
     lengths = np.diff(offsets)
-    faults[lengths == 0] = NO_RUNS
+    faults = np.where(lengths == 0, NO_RUNS, OK).astype(np.int8)
     if len(data) == 0:
-        return Runs(np.zeros(0, np.int64), np.zeros(count + 1, np.int64), faults)
+        return Runs(np.zeros((0, 2), np.int64), np.zeros(len(offsets), np.int64), faults, np.zeros(0, np.int64))
     value = data - np.uint8(48)
-    _mark(faults, offsets, np.flatnonzero(value > 63), BAD_CHARACTER)
-    ends = (value & 32) == 0
-    filled = np.flatnonzero(lengths > 0)
+    if value.max() > 63:
+        _mark(faults, offsets, np.flatnonzero(value > 63), BAD_CHARACTER)
+    ends = value < 32
+    filled = np.flatnonzero(lengths)
     last = offsets[filled + 1] - 1
     faults[filled[~ends[last] & (faults[filled] == OK)]] = TRUNCATED
     ends[last] = True  # a broken chain must not run into the next mask
     stop = np.flatnonzero(ends)
-    start = np.concatenate([[0], stop[:-1] + 1])
+    start = np.empty_like(stop)
+    start[0], start[1:] = 0, stop[:-1] + 1
     chars = stop - start + 1
-    _mark(faults, offsets, start[chars > _MAX_CHARS], TOO_LONG)
-    numbers = _read_numbers(value, start, stop, np.minimum(chars, _MAX_CHARS))
-    run_offsets = np.searchsorted(start, offsets).astype(np.int64)
-    return Runs(_undo_differences(numbers, run_offsets), run_offsets, faults)
+    longest = int(chars.max())
+    if longest > _MAX_CHARS:
+        _mark(faults, offsets, start[chars > _MAX_CHARS], TOO_LONG)
+    numbers = _read_numbers(value, start, stop, chars, min(longest, _MAX_CHARS))
+    pairs, pair_offsets, loose = _pair(numbers, np.diff(np.searchsorted(stop, offsets)))
+    return Runs(pairs, pair_offsets, faults, loose)
 
 
-def _read_numbers(value: Bytes, start: Ints, stop: Ints, chars: Ints) -> Ints:
+def _read_numbers(value: Bytes, start: Ints, stop: Ints, chars: Ints, longest: int) -> Ints:
     numbers = (value[start] & 31).astype(np.int64)
-    for place in range(1, int(chars.max())):
-        longer = np.flatnonzero(chars > place)
-        numbers[longer] |= (value[start[longer] + place] & 31).astype(np.int64) << (5 * place)
-    negative = (value[stop] & 16) != 0
-    numbers[negative] -= np.int64(1) << (5 * chars[negative])
+    todo = np.flatnonzero(chars > 1)
+    for place in range(1, longest):
+        numbers[todo] |= (value[start[todo] + place] & 31).astype(np.int64) << (5 * place)
+        todo = todo[chars[todo] > place + 1]
+    negative = np.flatnonzero(value[stop] & 16)
+    numbers[negative] -= np.int64(1) << (5 * np.minimum(chars[negative], _MAX_CHARS))
     return numbers
 
 
-def _undo_differences(numbers: Ints, offsets: Ints) -> Ints:
-    """Adds to each run from the fourth on the run two before, in every mask."""
-    place = np.arange(len(numbers)) - np.repeat(offsets[:-1], np.diff(offsets))
-    runs = numbers.copy()
-    for parity in (1, 2):  # runs 1, 3, 5, ... and 2, 4, 6, ...; run 0 stands alone
-        chain = np.flatnonzero((place & 1 == parity & 1) & (place > 0))
-        total = np.cumsum(numbers[chain])
-        first = place[chain] == parity
-        base = (total - numbers[chain])[first]
-        runs[chain] = total - np.repeat(base, np.diff(np.append(np.flatnonzero(first), len(chain))))
-    return runs
-
-
-def compress_batch(values: Ints, offsets: Ints) -> tuple[Bytes, Ints]:
-    """Compressed counts of M masks' runs, one flat uint8 array, and their offsets int64 [M + 1]."""
-    place = np.arange(len(values)) - np.repeat(offsets[:-1], np.diff(offsets))
-    numbers = values.astype(np.int64)
-    later = np.flatnonzero(place > 2)
-    numbers[later] -= values[later - 2]
-    magnitude = np.where(numbers < 0, ~numbers, numbers)
-    chars = np.ones(len(numbers), np.int64)
-    for place_bits in range(4, 34, 5):
-        chars += magnitude >= (1 << place_bits)
-    ends = np.cumsum(chars)
-    out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    begin = ends - chars
-    for step in range(_MAX_CHARS):
-        todo = np.flatnonzero(chars > step)
-        if not len(todo):
-            break
-        bits = (numbers[todo] >> (5 * step)) & 31
-        more = (chars[todo] > step + 1) * 32
-        out[begin[todo] + step] = bits + more + 48
-    return out, np.concatenate([[0], ends])[offsets]
+def _pair(numbers: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
+    """Undoes the differences; ``counts`` int64 [M] numbers belong to each mask. Pairs, their offsets, loose rows."""
+    sizes = (counts + 1) // 2
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    pairs = np.zeros((int(offsets[-1]), 2), np.int64)
+    shift = np.cumsum(2 * sizes - counts) - (2 * sizes - counts)
+    pairs.reshape(-1)[np.arange(len(numbers)) + np.repeat(shift, counts)] = numbers
+    some = np.flatnonzero(sizes)
+    head = offsets[some]
+    first = pairs[head, 0]  # the first run is no start of a chain: that of background begins with the third
+    total = np.cumsum(pairs, axis=0)
+    base = total[head] - pairs[head]
+    base[:, 0] += first
+    total -= np.repeat(base, sizes[some], axis=0)
+    total[head, 0] = first
+    no_run = offsets[np.flatnonzero(counts & 1) + 1] - 1
+    total[no_run, 1] = 0
+    zero = total == 0
+    zero[head, 0] = zero[no_run, 1] = False
+    loose = np.searchsorted(offsets, np.flatnonzero(zero.any(1)), side="right") - 1 if zero.any() else head[:0]
+    return total, offsets, np.unique(loose)
 
 
 def check_batch(runs: Runs, pixels: Ints) -> npt.NDArray[np.int8]:
     """Fault codes int8 [M] of masks whose images have ``pixels`` (int64 [M]) = height x width."""
     faults = runs.faults.copy()
-    _mark(faults, runs.offsets, np.flatnonzero(runs.values < 0), NEGATIVE)
-    sums = segment_sums(runs.values, runs.offsets)
+    if len(runs.pairs) and runs.pairs.min() < 0:
+        _mark(faults, runs.offsets, np.flatnonzero((runs.pairs < 0).any(1)), NEGATIVE)
+    sums = segment_sums(runs.pairs[:, 0] + runs.pairs[:, 1], runs.offsets)
     faults[(faults == OK) & (sums != pixels)] = BAD_SUM
     return faults
 
 
 def measure_batch(runs: Runs, heights: Ints) -> tuple[Ints, npt.NDArray[np.float64]]:
     """Areas int64 [M] and boxes float64 [M, 4] (xyxy pixel edges, zeros where empty) of checked masks."""
-    count = len(heights)
-    lengths = np.diff(runs.offsets)
-    place = np.arange(len(runs.values)) - np.repeat(runs.offsets[:-1], lengths)
-    owner = np.repeat(np.arange(count), lengths)
-    ends = segment_cumsum(runs.values, runs.offsets)
-    pick = np.flatnonzero((place & 1 == 1) & (runs.values > 0))
-    areas = np.zeros(count, np.int64)
-    boxes = np.zeros((count, 4))
-    if not len(pick):
+    areas = np.zeros(len(heights), np.int64)
+    boxes = np.zeros((len(heights), 4))
+    owner = np.repeat(np.arange(len(heights)), np.diff(runs.offsets))
+    ends = segment_cumsum(runs.pairs[:, 0] + runs.pairs[:, 1], runs.offsets)
+    length = runs.pairs[:, 1]
+    if not length.all():
+        pick = np.flatnonzero(length)
+        length, ends, owner = length[pick], ends[pick], owner[pick]
+    if not len(owner):
         return areas, boxes
-    length, end, owner = runs.values[pick], ends[pick], owner[pick]
     height = heights[owner]
-    x_first, y_first = np.divmod(end - length, height)
-    x_last, y_last = np.divmod(end - 1, height)
-    wraps = x_last > x_first
+    start = ends - length
+    x_first, x_last = start // height, (ends - 1) // height
+    y_first, y_last = start - x_first * height, ends - 1 - x_last * height
+    wraps = np.flatnonzero(x_last > x_first)
+    y_first[wraps], y_last[wraps] = 0, height[wraps] - 1
     firsts = np.flatnonzero(np.diff(owner, prepend=-1))
+    lasts = np.append(firsts[1:], len(owner)) - 1
     some = owner[firsts]
     areas[some] = np.add.reduceat(length, firsts)
     boxes[some, 0] = x_first[firsts]
-    boxes[some, 1] = np.minimum.reduceat(np.where(wraps, 0, y_first), firsts)
-    boxes[some, 2] = np.maximum.reduceat(x_last, firsts) + 1
-    boxes[some, 3] = np.maximum.reduceat(np.where(wraps, height - 1, y_last), firsts) + 1
+    boxes[some, 1] = np.minimum.reduceat(y_first, firsts)
+    boxes[some, 2] = x_last[lasts] + 1
+    boxes[some, 3] = np.maximum.reduceat(y_last, firsts) + 1
     return areas, boxes
 
 
 def intersection_batch(first: Runs, second: Runs) -> Ints:
     """Pixels int64 [M] in both masks of each pair; the pairs have equal sizes and are checked."""
-    ends = np.cumsum(second.values)  # one long axis for all masks: bases add up because sizes are equal
-    place = np.arange(len(second.values)) - np.repeat(second.offsets[:-1], np.diff(second.offsets))
-    inside = place & 1
-    covered = np.cumsum(second.values * inside)
-    starts = ends - second.values
-    before = covered - second.values * inside
+    if not len(second.pairs):
+        return np.zeros(len(first.offsets) - 1, np.int64)
+    length = second.pairs[:, 1]
+    ends = np.cumsum(second.pairs[:, 0] + length)  # one long axis for all masks: their sizes are equal in both
+    starts = ends - length
+    before = np.cumsum(length) - length
 
     def covered_until(position: Ints) -> Ints:
-        run = np.minimum(np.searchsorted(ends, position, side="right"), len(ends) - 1)
-        result: Ints = before[run] + (position - starts[run]) * inside[run]
+        run = np.searchsorted(ends, position)  # the first interval that ends at or behind the position
+        result: Ints = before[run] + np.maximum(position - starts[run], 0)
         return result
 
-    own_ends = np.cumsum(first.values)
-    odd = (np.arange(len(first.values)) - np.repeat(first.offsets[:-1], np.diff(first.offsets))) & 1
-    pick = np.flatnonzero(odd)
-    shared = np.zeros(len(first.values), np.int64)
-    shared[pick] = covered_until(own_ends[pick]) - covered_until(own_ends[pick] - first.values[pick])
+    own_ends = np.cumsum(first.pairs[:, 0] + first.pairs[:, 1])
+    shared = covered_until(own_ends) - covered_until(own_ends - first.pairs[:, 1])
     return segment_sums(shared, first.offsets)
 
 
 def segment_sums(values: Ints, offsets: Ints) -> Ints:
     """Sums int64 [M] of the segments of a flat array; 0 for an empty segment."""
-    total = np.concatenate([[0], np.cumsum(values)])
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
     sums: Ints = total[offsets[1:]] - total[offsets[:-1]]
     return sums
 
@@ -301,7 +306,7 @@ def segment_sums(values: Ints, offsets: Ints) -> Ints:
 def segment_cumsum(values: Ints, offsets: Ints) -> Ints:
     """Cumulative sums that start anew in each segment."""
     total = np.cumsum(values)
-    base = np.concatenate([[0], total])[offsets[:-1]]
+    base = np.concatenate([np.zeros(1, np.int64), total])[offsets[:-1]]
     result: Ints = total - np.repeat(base, np.diff(offsets))
     return result
 

@@ -11,19 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from amodal.data import rle
-from amodal.data.mask_columns import check_masks, read_counts
+from amodal.data.mask_columns import Masks, read_masks
 from amodal.data.problems import Findings
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import MaskBuffer, measure_runs
 
-_CHUNK = 4096
+_CHUNK = 512  # small enough for the temporary arrays to stay in the processor's cache
 _NOWHERE = (np.nan,) * 4
 MAX_ID = 2**63 - 1
+_FAR = 2**31  # pixels
+_NUMBERS = {int, float}
+Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass
 class _Chunk:
-    """Columns of one chunk before the masks are decoded."""
+    """Columns of one chunk before the masks are read."""
 
     ids: list[int] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
@@ -32,8 +35,8 @@ class _Chunk:
     known: list[bool] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     boxes: list[tuple[float, ...]] = field(default_factory=list)
-    amodal: list[bytes] = field(default_factory=list)
-    visible: list[bytes] = field(default_factory=list)
+    amodal: list[Any] = field(default_factory=list)
+    visible: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -56,25 +59,22 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self._seen: set[int] = set()
-        self._size_list: list[tuple[int, int]] = [(h, w) for h, w in self.sizes.tolist()]
-        self._columns: list[dict[str, npt.NDArray[Any]]] = []
+        self._columns: list[Columns] = []
         self._amodal: list[MaskBuffer] = []
         self._visible: list[MaskBuffer] = []
 
-    def read(self, entries: Iterable[Annotation]) -> tuple[dict[str, npt.NDArray[Any]], MaskBuffer, MaskBuffer]:
+    def read(self, entries: Iterable[Annotation]) -> tuple[Columns, MaskBuffer, MaskBuffer]:
         """Columns as :meth:`AnnotationSet.from_columns` takes them, amodal and visible masks."""
         stream = iter(entries)
-        while True:
+        some = True
+        while some:  # the last round is empty and gives the columns of a file without annotations
             chunk = _Chunk()
             some = False
             for entry in islice(stream, _CHUNK):
                 some = True
                 self._read_entry(entry, chunk)
             self._close(chunk)
-            if not some:
-                break
-        names = self._columns[0].keys()
-        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in names}
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return columns, MaskBuffer.join(self._amodal), MaskBuffer.join(self._visible)
 
     def _read_entry(self, entry: Annotation, chunk: _Chunk) -> None:
@@ -83,11 +83,10 @@ class RowReader:
             row = self._image_row(image_id)
             label = self._label(entry.get("category_id"))
             self._check_id(number)
-            height, width = self._size_list[row]
-            amodal = self._mask(entry, self.schema.amodal, number, height, width)
+            amodal = entry.get(self.schema.amodal)
             if amodal is None:
                 raise _Fault("bad mask", f"has no {self.schema.amodal}")
-            visible, known = self._visible_mask(entry, amodal, number, height, width)
+            visible, known = self._visible_mask(entry, amodal)
             crowd = _flag(entry, "iscrowd", False)
             rate, box = self._rate(entry, number), self._box(entry, number)
         except _Fault as fault:
@@ -123,27 +122,13 @@ class RowReader:
             raise _Fault("duplicate id", "id occurs twice in the file")
         self._seen.add(number)
 
-    def _mask(self, entry: Annotation, key: str, number: Any, height: int, width: int) -> bytes | None:
-        """Compressed counts of the right size, contents unchecked; None where the key is absent."""
-        mask = entry.get(key)
-        if mask is None:
-            return None
-        try:
-            counts, degenerate = read_counts(mask, height, width)
-        except ValueError as error:
-            raise _Fault("bad mask", f"{key}: {error}") from None
-        if degenerate:
-            self.findings.drop("polygon piece of fewer than three points", number, degenerate)
-        return counts
-
-    def _visible_mask(
-        self, entry: Annotation, amodal: bytes, number: Any, height: int, width: int
-    ) -> tuple[bytes, bool]:
+    def _visible_mask(self, entry: Annotation, amodal: Any) -> tuple[Any, bool]:
+        """The visible mask as the file has it, or the amodal one where that is what its absence means."""
         schema = self.schema
         if schema.visible is None:
             return amodal, False
         known = _flag(entry, "amodal_known", True)
-        visible = self._mask(entry, schema.visible, number, height, width)
+        visible = entry.get(schema.visible)
         if visible is not None:
             return visible, known
         if schema.absent_visible == "error":
@@ -168,20 +153,20 @@ class RowReader:
         box = entry.get(self.schema.box) if self.schema.box else None
         if box is None:
             return _NOWHERE
-        if not isinstance(box, list) or len(box) != 4 or any(type(side) not in (int, float) for side in box):
+        if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
             raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, must be [x, y, width, height]")
-        if max(map(abs, box)) > 2**31:
+        x, y, width, height = box
+        if max(x, y, width, height) > _FAR or min(x, y, width, height) < -_FAR:
             raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, too large for pixels")
-        if box[2] <= 0 or box[3] <= 0:
+        if width <= 0 or height <= 0:
             self.findings.note(f"{self.schema.box} without width or height (boxes come from the masks)", number)
-        return box[0], box[1], box[0] + box[2], box[1] + box[3]
+        return x, y, x + width, y + height
 
     def _close(self, chunk: _Chunk) -> None:
-        """Decodes and checks the masks of a chunk, measures them and keeps the sound rows."""
+        """Reads and checks the masks of a chunk, measures them and keeps the sound rows."""
         index = np.array(chunk.images, np.int64)
-        sizes = self.sizes[index] if len(index) else np.zeros((0, 2), np.int64)
-        pixels = sizes[:, 0] * sizes[:, 1]
-        columns: dict[str, npt.NDArray[Any]] = {
+        sizes = self.sizes[index]
+        columns: Columns = {
             "annotation_ids": np.array(chunk.ids, np.int64),
             "image_index": index.astype(np.int32),
             "labels": np.array(chunk.labels, np.int32),
@@ -190,41 +175,39 @@ class RowReader:
             "stored_rate": np.array(chunk.rates, np.float64),
             "stored_boxes": np.array(chunk.boxes, np.float64).reshape(-1, 4),
         }
-        amodal, whole, whole_faults = check_masks(chunk.amodal, pixels)
-        visible, seen, seen_faults = check_masks(chunk.visible, pixels)
-        columns |= measure_runs(whole, seen, sizes[:, 0])
-        self._report(columns, whole_faults, self.schema.amodal)
-        self._report(columns, np.where(whole_faults, rle.OK, seen_faults), self.schema.visible or self.schema.amodal)
-        self._keep(columns, amodal, visible, (whole_faults == rle.OK) & (seen_faults == rle.OK))
+        amodal = read_masks(chunk.amodal, sizes)
+        same = len(index) > 0 and all(a is v for a, v in zip(chunk.amodal, chunk.visible, strict=True))
+        visible = amodal if same else read_masks(chunk.visible, sizes)
+        self._report(columns, amodal, self.schema.amodal)
+        if not same:
+            visible = visible._replace(faults={r: m for r, m in visible.faults.items() if r not in amodal.faults})
+            self._report(columns, visible, self.schema.visible or self.schema.amodal)
+        columns |= measure_runs(amodal.runs, visible.runs, sizes[:, 0])
+        self._keep(columns, amodal, visible)
 
-    def _report(self, columns: dict[str, npt.NDArray[Any]], faults: npt.NDArray[np.int8], key: str) -> None:
-        for row in np.flatnonzero(faults):
+    def _report(self, columns: Columns, masks: Masks, key: str) -> None:
+        ids = columns["annotation_ids"]
+        for row, pieces in masks.degenerate.items():
+            self.findings.drop("polygon piece of fewer than three points", int(ids[row]), pieces)
+        for row, reason in sorted(masks.faults.items()):
             image = list(self.image_rows)[columns["image_index"][row]]
-            message = f"{key}: {rle.FAULTS[int(faults[row])]}"
-            self.findings.error("bad mask", message, image, int(columns["annotation_ids"][row]))
+            self.findings.error("bad mask", f"{key}: {reason}", image, int(ids[row]))
 
-    def _keep(
-        self,
-        columns: dict[str, npt.NDArray[Any]],
-        amodal: MaskBuffer,
-        visible: MaskBuffer,
-        sound: npt.NDArray[np.bool_],
-    ) -> None:
+    def _keep(self, columns: Columns, amodal: Masks, visible: Masks) -> None:
         """Keeps the sound rows whose amodal mask is not empty; counts what is odd."""
         ids = columns["annotation_ids"]
-        some = columns["amodal_area"] > 0
-        for number in ids[sound & ~some].tolist():
+        sound = np.ones(len(ids), bool)
+        sound[[*amodal.faults, *visible.faults]] = False
+        keep = sound & (columns["amodal_area"] > 0)
+        for number in ids[sound & ~keep].tolist():
             self.findings.drop("empty amodal mask", number)
-        for number in ids[sound & some & (columns["visible_area"] > columns["shared"])].tolist():
+        for number in ids[keep & (columns["visible_area"] > columns.pop("shared"))].tolist():
             self.findings.note("visible mask reaches beyond the amodal one", number)
-        del columns["shared"]
-        if not (sound & some).all():
-            rows = np.flatnonzero(sound & some)
-            columns = {name: column[rows] for name, column in columns.items()}
-            amodal, visible = amodal.take(rows), visible.take(rows)
-        self._columns.append(columns)
-        self._amodal.append(amodal)
-        self._visible.append(visible)
+        rows = np.flatnonzero(keep)
+        whole = len(rows) == len(ids)
+        self._columns.append(columns if whole else {name: column[rows] for name, column in columns.items()})
+        self._amodal.append(amodal.buffer if whole else amodal.buffer.take(rows))
+        self._visible.append(visible.buffer if whole else visible.buffer.take(rows))
 
 
 class _Fault(Exception):

@@ -26,7 +26,7 @@ _ORDER = (
 SCHEMAS: dict[str, Schema] = {schema.name: schema for schema in _ORDER}
 
 
-def recognise(data: bytes, name: str, path: str) -> Schema:
+def recognise(data: bytes, name: str) -> Schema:
     """The schema called ``name``, or for "auto" the one whose keys occur in the file's text ``data``.
 
     All of the text is looked at, because optional keys may be absent from the first annotations. A file without any

@@ -1,0 +1,176 @@
+"""Checked annotation sets kept as flat files, so that the second reading of a big file is a read of one buffer.
+
+An entry belongs to a path, the file's size, time and the hash of its ends, the schema and the version of this format.
+It holds a checksum: a damaged entry is a miss and gets rewritten. Entries live in ``$AMODAL_CACHE``, else in
+``$XDG_CACHE_HOME/amodal``, else in ``~/.cache/amodal``; a folder that cannot be written means no cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from amodal.data.problems import Count
+from amodal.data.store import AnnotationSet, MaskBuffer
+
+VERSION = 1  # of the layout and of what reading means; raise it when either changes
+_MAGIC = np.frombuffer(b"amodal-1", np.uint8)
+_START = 24  # magic, checksum, length of the header
+_ALIGN = 16
+_ENDS = 2**20
+
+
+class _Array(msgspec.Struct):
+    """Where one array lies, in bytes from the start of the file's body."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    offset: int
+
+
+class _Header(msgspec.Struct):
+    """All but the arrays."""
+
+    path: str
+    schema: str
+    class_names: list[str]
+    category_ids: list[int]
+    file_names: list[str]
+    dropped: list[tuple[str, int, list[int | str]]]
+    noted: list[tuple[str, int, list[int | str]]]
+    arrays: list[_Array]
+
+
+def folder() -> Path:
+    """Where entries live."""
+    if os.environ.get("AMODAL_CACHE"):
+        return Path(os.environ["AMODAL_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "amodal"
+
+
+def entry_path(path: str | Path, schema: str, known_ids: Sequence[int] | None) -> Path | None:
+    """The entry of a file as it is now; None where the file cannot be looked at."""
+    try:
+        source = Path(path).resolve()
+        state = source.stat()
+        with source.open("rb") as stream:
+            ends = stream.read(_ENDS)
+            stream.seek(max(0, state.st_size - _ENDS))
+            ends += stream.read(_ENDS)
+        home = folder()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    who = hashlib.sha256(repr((str(source), schema, known_ids and list(known_ids))).encode()).hexdigest()[:24]
+    now = hashlib.sha256(repr((VERSION, state.st_size, state.st_mtime_ns)).encode() + ends).hexdigest()[:24]
+    return home / f"{who}-{now}.bin"
+
+
+def save(annotations: AnnotationSet, entry: Path) -> None:
+    """Writes an entry, complete or not at all, and removes those of the file's earlier states."""
+    temporary = entry.with_name(f"{entry.name}.{os.getpid()}.part")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with temporary.open("wb") as stream:
+            for part in _pack(annotations):
+                stream.write(part)
+        temporary.replace(entry)
+        for old in entry.parent.glob(f"{entry.name.split('-')[0]}-*.bin"):
+            if old != entry:
+                old.unlink(missing_ok=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read(entry: Path) -> AnnotationSet | None:
+    """The set of an entry; None where there is none or it is damaged."""
+    try:
+        data = np.fromfile(entry, np.uint8)
+    except OSError:
+        return None
+    if len(data) < _START or (data[:8] != _MAGIC).any():
+        return None
+    checksum, length = (int(number) for number in data[8:_START].view(np.uint64))
+    if zlib.crc32(data.data[16:]) != checksum:
+        return None
+    try:
+        header = msgspec.json.decode(data.data[_START : _START + length], type=_Header)
+        return _unpack(header, data[_START + length :])
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _pack(annotations: AnnotationSet) -> list[bytes]:
+    arrays = {name: np.ascontiguousarray(array) for name, array in _arrays(annotations).items()}
+    places: list[_Array] = []
+    body: list[bytes] = []
+    offset = 0
+    for name, array in arrays.items():
+        places.append(_Array(name, array.dtype.str, list(array.shape), offset))
+        padding = -array.nbytes % _ALIGN
+        body += [array.tobytes(), b"\0" * padding]
+        offset += array.nbytes + padding
+    header = msgspec.json.encode(
+        _Header(
+            annotations.path,
+            annotations.schema,
+            annotations.class_names,
+            annotations.category_ids,
+            list(annotations.file_names),
+            [_plain(count) for count in annotations.dropped],
+            [_plain(count) for count in annotations.noted],
+            places,
+        )
+    )
+    header += b" " * (-(_START + len(header)) % _ALIGN)
+    parts: list[bytes] = [np.uint64(len(header)).tobytes(), header, *body]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return [_MAGIC.tobytes(), np.uint64(checksum).tobytes(), *parts]
+
+
+def _unpack(header: _Header, body: npt.NDArray[np.uint8]) -> AnnotationSet:
+    arrays: dict[str, Any] = {}
+    for place in header.arrays:
+        count = int(np.prod(place.shape, dtype=np.int64)) * np.dtype(place.dtype).itemsize
+        arrays[place.name] = body[place.offset : place.offset + count].view(place.dtype).reshape(place.shape)
+    for part in ("amodal", "visible"):
+        arrays[part] = MaskBuffer(arrays.pop(f"{part}.data"), arrays.pop(f"{part}.offsets"))
+    return AnnotationSet(
+        path=header.path,
+        schema=header.schema,
+        class_names=header.class_names,
+        category_ids=header.category_ids,
+        file_names=header.file_names,
+        dropped=[Count(reason, times, tuple(ids)) for reason, times, ids in header.dropped],
+        noted=[Count(reason, times, tuple(ids)) for reason, times, ids in header.noted],
+        **arrays,
+    )
+
+
+def _arrays(annotations: AnnotationSet) -> dict[str, npt.NDArray[Any]]:
+    found: dict[str, npt.NDArray[Any]] = {}
+    for item in fields(annotations):
+        value = getattr(annotations, item.name)
+        if isinstance(value, MaskBuffer):
+            found |= {f"{item.name}.data": value.data, f"{item.name}.offsets": value.offsets}
+        elif isinstance(value, np.ndarray):
+            found[item.name] = value
+    return found
+
+
+def _plain(count: Count) -> tuple[str, int, list[int | str]]:
+    return count.reason, count.times, [one if isinstance(one, int) else str(one) for one in count.examples]
