@@ -93,7 +93,9 @@ def predict_batch(model: AmodalRCNN, images: Sequence[Pixels], threshold: float)
     if not images:
         return []
     device = next(model.parameters()).device
-    tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(device) for image in images]
+    tensors = [
+        torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1).to(device) for image in images
+    ]
     training = model.training
     try:
         with _kept_from(model, threshold):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,9 @@ def run_test(
     _require_all_read(outcome, annotations)
     results = translate(outcome.results, category_of)
     jobs.write_json(out / "predictions.json", results)
-    evaluation = prepare(truth, results)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        evaluation = prepare(truth, results)
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
