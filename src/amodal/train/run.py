@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
 from amodal.config import TrainConfig
@@ -198,6 +199,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         raise ConfigError("precision is 'fp16', this device has no float16 training; take 'no' or 'bf16'")
     if config.precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
         raise ConfigError("precision is 'bf16', this GPU has no bfloat16; take 'no' or 'fp16'")
+    # Accelerate keeps the precision of a process's first run for ever; a second run may want another one.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out, kwargs_handlers=[kwargs]
     )

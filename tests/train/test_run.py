@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from amodal.config import TrainConfig
+from amodal.config_io import load_config
+from amodal.errors import AmodalError, ConfigError, WeightsError
+from amodal.train.checkpoints import load_model
+from amodal.train.run import train_run
+
+
+@pytest.fixture(scope="module")
+def finished(settings: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps with evaluation."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    val = {"data.val": str(scenes / "annotations.json"), "data.val_images": str(scenes / "images")}
+    train_run(load_config(settings, {**val, "out": str(out), "steps": 2, "log_every": 1, "save_every": 1}))
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def settled(settings: Path, run: Path) -> Callable[..., TrainConfig]:
+    def make(**changes: Any) -> TrainConfig:
+        changed = {key.replace("__", "."): value for key, value in changes.items()}
+        return load_config(settings, {"out": str(run), "steps": 2, **changed})
+
+    return make
+
+
+def test_run_folder(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.yaml", "log.csv", "eval.csv", "tensorboard", "last", "best", "samples"}
+    assert load_config(finished / "config.yaml").steps == 2
+    header, *rows = (finished / "log.csv").read_text().splitlines()
+    assert header.startswith("step,lr,loss,loss_objectness,")
+    assert header.endswith(",grad_norm,seconds")
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+    values = dict(zip(header.split(","), map(float, rows[0].split(",")), strict=True))
+    parts = [value for name, value in values.items() if name.startswith("loss_")]
+    assert values["loss"] == pytest.approx(sum(parts), rel=1e-4)
+    assert (finished / "eval.csv").read_text().startswith("step,mask.AP,mask.AP50")
+    assert len(list((finished / "samples" / "000002").glob("*.png"))) == 4
+    assert list((finished / "tensorboard").rglob("events.*"))
+    assert {path.name for path in (finished / "last").iterdir()} > {path.name for path in (finished / "best").iterdir()}
+    best, last = (load_file(finished / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[name], value) for name, value in last.items())
+    assert "| mask |" in (finished / "best" / "README.md").read_text()
+    assert load_model(finished / "last").class_names == load_model(finished / "best").class_names
+
+
+def test_no_pickle_in_a_run(finished: Path) -> None:
+    kinds = {path.suffix for path in (finished / "last").iterdir()} | {
+        path.suffix for path in (finished / "best").iterdir()
+    }
+    assert kinds == {".yaml", ".safetensors", ".md", ".json"}
+
+
+def test_a_run_is_not_overwritten(settled: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(ConfigError, match="holds a run; give --resume auto to go on with it, or another --out"):
+        train_run(settled())
+
+
+def test_a_finished_run_resumed_stays_as_it_is(settled: Callable[..., TrainConfig], run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (run / "last").iterdir()}
+    log = (run / "log.csv").read_text()
+    train_run(settled(), resume=True)
+    assert {path.name: path.read_bytes() for path in (run / "last").iterdir()} == before
+    assert (run / "log.csv").read_text() == log
+
+
+def test_other_settings_are_refused_by_name(settled: Callable[..., TrainConfig]) -> None:
+    changed = settled(optim__lr=0.5, model__box_head__nms=0.6, data__workers=1, log_every=7)
+    with pytest.raises(ConfigError) as caught:
+        train_run(changed, resume=True)
+    message = str(caught.value)
+    assert "cannot resume, settings differ: model.box_head.nms (0.5, now 0.6), optim.lr (0.01, now 0.5)" in message
+    assert "workers" not in message
+
+
+def test_other_data_are_refused(settled: Callable[..., TrainConfig], scenes: Path) -> None:
+    path = scenes / "annotations.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 1]
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(ConfigError, match=r"data.train is not the same data \(images, digest differ"):
+            train_run(settled(), resume=True)
+    finally:
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize("name", ["state.json", "optimizer.safetensors", "model.safetensors"])
+def test_damaged_states_are_refused(settled: Callable[..., TrainConfig], run: Path, name: str) -> None:
+    path = run / "last" / name
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=name):
+            train_run(settled(), resume=True)
+    path.unlink()
+    with pytest.raises(WeightsError, match=name):
+        train_run(settled(), resume=True)
+
+
+def test_resume_without_a_run_starts_one(settings: Path, tmp_path: Path) -> None:
+    train_run(load_config(settings, {"out": str(tmp_path / "new"), "steps": 1, "precision": "bf16"}), resume=True)
+    assert load_model(tmp_path / "new" / "last")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__train": ""}, "data.train is not set; give --data.train"),
+        ({"data__val": "x.json"}, "data.val is set without data.val_images"),
+        ({"batch_size": 4, "accumulate": 4, "precision": "fp16"}, "precision is 'fp16'"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    settled: Callable[..., TrainConfig], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    if "fp16" in message and torch.cuda.is_available():
+        pytest.skip("this device has float16")
+    with pytest.raises(ConfigError, match=message):
+        train_run(settled(out=str(tmp_path / "other"), **changes))
+    assert not (tmp_path / "other").exists()
+
+
+def test_exploding_run_stops_and_leaves_the_checkpoint(settings: Path, tmp_path: Path) -> None:
+    config = load_config(settings, {"out": str(tmp_path / "run"), "steps": 9, "save_every": 1, "optim.lr": 1e18})
+    config.optim.warmup_factor, config.optim.clip_norm = 1.0, None
+    with pytest.raises(AmodalError, match=r"is not finite; images \d+(, \d+)*; last checkpoint is untouched"):
+        train_run(config)
+    state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())
+    assert 1 <= state["step"] < 9
+
+
+def test_init_from_other_classes(finished: Path, settings: Path, scenes: Path, tmp_path: Path, capsys: Any) -> None:
+    """A checkpoint of four classes starts a run on three; only tensors that count classes are new."""
+    content = json.loads((scenes / "annotations.json").read_text())
+    removed = content["categories"].pop()["id"]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != removed]
+    (tmp_path / "three.json").write_text(json.dumps(content))
+    changes = {"data.train": str(tmp_path / "three.json"), "out": str(tmp_path / "new"), "steps": 1, "optim.lr": 1e-30}
+    train_run(load_config(settings, changes), init=str(finished / "best"))
+    assert "start afresh (4 classes there, 3 here)" in capsys.readouterr().out
+    old, new = (load_file(folder / "model.safetensors") for folder in (finished / "best", tmp_path / "new" / "last"))
+    fresh = [name for name in old if old[name].shape != new[name].shape]
+    assert 0 < len(fresh) <= 8
+    assert all(old[name].shape[0] in (4, 5, 16, 20) and new[name].shape[0] in (3, 4, 12, 16) for name in fresh)
+    assert all(torch.equal(old[name], new[name]) for name in old if name not in fresh)
+
+
+def test_init_from_another_system_is_refused(finished: Path, settings: Path, tmp_path: Path) -> None:
+    config = load_config(settings, {"out": str(tmp_path / "new"), "model.system": "pgexp"})
+    with pytest.raises(ConfigError, match="is a mask_rcnn, this run trains a pgexp"):
+        train_run(config, init=str(finished / "best"))
