@@ -22,9 +22,9 @@ def resident():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 {imports}
-before, start = resident(), time.perf_counter()
+before, start = resident(), time.process_time()
 data = {call}
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print("\\n" + json.dumps([seconds, resident() - before, peak - before]))
 """
@@ -75,7 +75,7 @@ def draw_file(path: Path, images: int, annotations: int) -> None:
 
 
 def measure(reader: str, path: Path, cache: Path) -> list[float]:
-    """Seconds, growth of resident memory after reading and at its peak (MiB) in a fresh process."""
+    """Processor seconds, growth of resident memory after reading and at its peak (MiB) in a fresh process."""
     imports, call = _READERS[reader]
     environment = {**os.environ, "AMODAL_CACHE": str(cache)}
     command = [sys.executable, "-c", _MEASURE.format(imports=imports, call=call), str(path)]
@@ -98,16 +98,17 @@ def run(images: int, annotations: int, repeats: int) -> tuple[dict[str, list[lis
         return found, path.stat().st_size / 1e6
 
 
-def page(rows: dict[str, list[float]], what: str) -> str:
+def page(rows: dict[str, list[float]], what: str, repeats: int) -> str:
     """The Markdown page of the medians."""
     peer = rows["pycocotools"]
     titles = {"pycocotools": "`pycocotools.COCO()`", "first": "first reading", "cached": "second reading (cache)"}
     lines = [
         "# Reading annotations",
         "",
-        f"{what} Measured by `python benchmarks/reading.py`; every reading in a fresh process, imports not counted, medians.",
-        "Memory is the growth of resident memory from before the reading. pycocotools checks nothing; ours decodes every",
-        "RLE, rasterises every polygon, and recomputes boxes, areas and occlusion rates from the masks.",
+        f"{what} Measured by `python benchmarks/reading.py`: medians of {repeats}, readers by turns, every",
+        "reading in a fresh process, imports not counted. Seconds are of the processor (both readers use one thread), so",
+        "that other work on the machine does not show. Memory is the growth of resident memory. pycocotools checks",
+        "nothing; ours decodes every RLE, rasterises every polygon, and recomputes boxes, areas and occlusion rates.",
         "",
         "| reader | seconds | x | MiB after | x | MiB at peak | x |",
         "|---|---|---|---|---|---|---|",
@@ -132,7 +133,7 @@ def main() -> None:
         )
         target = Path(__file__).parents[1] / "docs" / "benchmarks" / "reading.md"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(rows, what))
+        target.write_text(page(rows, what, arguments.repeats))
     peer = rows["pycocotools"]
     ratios = {name: [value / reference for value, reference in zip(rows[name], peer, strict=True)] for name in rows}
     line = {

@@ -115,7 +115,8 @@ def compress(runs: Ints) -> bytes:
     chars = 1 + (magnitude[:, None] >= 16 << (5 * place[:-1])).sum(1)
     bits = (numbers[:, None] >> (5 * place)) & 31
     more = (place < chars[:, None] - 1) * 32
-    return (bits + more + 48).astype(np.uint8)[place < chars[:, None]].tobytes()
+    text: Bytes = (bits + more + 48).astype(np.uint8)[place < chars[:, None]]
+    return text.tobytes()
 
 
 def encode(mask: npt.ArrayLike) -> dict[str, Any]:

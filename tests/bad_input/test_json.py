@@ -1,0 +1,89 @@
+"""Files that are no JSON, or JSON of another shape: one line that names the file."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from amodal.data.reader import load
+from amodal.data.results import load_results
+from amodal.data.store import AnnotationSet
+from amodal.errors import DataError
+
+IMAGE = b'{"id": 1, "file_name": "a.png", "height": 2, "width": 2}'
+MASK = b'"segmentation": {"size": [2, 2], "counts": "04"}'
+ANNOTATION = b'{"id": 1, "image_id": 1, "category_id": 1, ' + MASK + b"}"
+WHOLE = b'{"images": [' + IMAGE + b'], "categories": [{"id": 1, "name": "cup"}], "annotations": [' + ANNOTATION + b"]}"
+
+
+def with_annotation(text: bytes) -> bytes:
+    return WHOLE.replace(ANNOTATION, text)
+
+
+BROKEN = {
+    "empty": b"",
+    "spaces": b"  \n",
+    "gzip": gzip.compress(WHOLE),
+    "zip": b"PK\x03\x04" + WHOLE,
+    "UTF-16": WHOLE.decode().encode("utf-16"),
+    "not UTF-8": WHOLE.replace(b"cup", b"c\xffp"),
+    "NaN": with_annotation(b'{"id": NaN}'),
+    "Infinity": with_annotation(b'{"id": -Infinity}'),
+    "1e999": WHOLE.replace(b'"counts": "04"', b'"counts": [1e999]'),
+    "integer of 5000 digits": with_annotation(b'{"id": ' + b"1" * 5000 + b"}"),
+    "nested": with_annotation(b"[" * 200_000 + b"]" * 200_000),
+    "nested at the top": b"[" * 200_000,
+    "lone surrogate": WHOLE.replace(b"cup", b"\\ud800"),
+    "list": b"[]",
+    "number": b"3",
+    "no images": b'{"annotations": []}',
+    "annotations as object": with_annotation(b"3").replace(b"[3]", b"{}"),
+    "annotation that is a number": with_annotation(b"3"),
+    "annotation that is a list": with_annotation(b"[]"),
+    "image that is a number": WHOLE.replace(IMAGE, b"3"),
+    "category without name": WHOLE.replace(b', "name": "cup"', b""),
+    "category with two names": WHOLE.replace(b'"categories": [', b'"categories": [{"id": 1, "name": "dog"}, '),
+    "trailing garbage": WHOLE + b"x",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(BROKEN[name])
+    with pytest.raises(DataError) as caught:
+        load(path, cache=False)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_truncated_at_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    for end in range(len(WHOLE)):
+        path.write_bytes(WHOLE[:end])
+        with pytest.raises(DataError):
+            load(path, cache=False)
+
+
+@pytest.mark.parametrize("content", [WHOLE, b"\xef\xbb\xbf" + WHOLE, WHOLE.replace(b'"id": 1,', b'"id": 1, "id": 1,')])
+def test_byte_order_mark_and_repeated_keys_are_read(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(content)
+    assert load(path, cache=False).amodal_area.tolist() == [4]
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path, "nul\0.json"):
+        with pytest.raises(DataError, match="cannot be read"):
+            load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"annotations": []}', b"[3]", b"[[]]", b"[{]", b"[NaN]"])
+def test_broken_results_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.json"):
+        load_results(path, AnnotationSet.from_masks([(2, 2)], [], ["cup"]))

@@ -1,0 +1,47 @@
+"""convert writes what was kept and says what was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amodal.data import rle
+from amodal.data.reader import load
+from amodal.errors import DataError
+from amodal.verbs.convert import convert
+
+WHOLE = np.zeros((6, 8), bool)
+WHOLE[1:5, 2:6] = True
+OUTLINE = [[2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]]
+
+
+def source(tmp_path: Path) -> Path:
+    base = {"image_id": 5, "category_id": 7, "segmentation": OUTLINE, "inmodal_seg": rle.encode(WHOLE)}
+    content = {
+        "images": [{"id": 5, "file_name": "a.png", "height": 6, "width": 8}],
+        "categories": [{"id": 3, "name": "rider"}, {"id": 7, "name": "van"}],
+        "annotations": [{"id": 1, **base}, {"id": 2, **base, "segmentation": [[1, 1, 2, 2]]}],
+    }
+    path = tmp_path / "kins.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(str(source(tmp_path)), str(tmp_path / "new" / "out.json"))
+    said = capsys.readouterr().out
+    for line in ("dropped 1: empty amodal mask (e.g. 2)", "dropped 1: class without instances (e.g. rider)"):
+        assert line in said
+    data = load(tmp_path / "new" / "out.json", cache=False)
+    assert (data.schema, data.category_ids, data.annotation_ids.tolist()) == ("canonical", [7], [1])
+    np.testing.assert_array_equal(data.amodal_mask(0), WHOLE)
+
+
+def test_convert_to_where_nothing_can_be_written(tmp_path: Path) -> None:
+    path = source(tmp_path)
+    with pytest.raises(DataError, match="cannot be written"):
+        convert(str(path), str(path / "below.json"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kins.json"]
