@@ -28,7 +28,7 @@ SETTINGS = {
             "post_nms_test": 60,
             "batch_per_image": 64,
         },
-        "box_head": {"channels": 64, "batch_per_image": 32},
+        "box_head": {"channels": 64, "batch_per_image": 32, "detections": 10},
         "mask_head": {"channels": 16, "convs": 2},
     },
     "data": {"workers": 0},
