@@ -158,7 +158,7 @@ def _load_state(path: Path, model: MaskRCNN, optimizer: torch.optim.Optimizer, d
 
 
 def train(config: TrainConfig, data: Photographs, out: Path, device: str, stop_at: int | None = None) -> MaskRCNN:
-    """Train for ``config.steps`` (or until ``stop_at``, for the next call to continue); the state is saved in ``out``."""
+    """Train for ``config.steps``, or until ``stop_at`` for the next call to go on; the state is saved in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = build_torchvision(config.model, len(data.category_ids)).to(device)
