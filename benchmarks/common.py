@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -40,6 +41,7 @@ def machine() -> dict[str, Any]:
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -116,3 +118,37 @@ def emit(arguments: argparse.Namespace, name: str, ratio: float, **details: Any)
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / f"{name}.json").write_text(json.dumps({**line, "machine": machine()}, indent=1) + "\n")
     print(json.dumps(line), flush=True)
+
+
+def fill_page(page: Path, text: str) -> None:
+    """Replace what stands between a page's two markers; a page without them is left alone."""
+    start, end = "<!-- tables -->", "<!-- /tables -->"
+    old = page.read_text() if page.exists() else ""
+    if start in old and end in old:
+        page.write_text(old.split(start)[0] + f"{start}\n{text}\n{end}" + old.split(end, 1)[1])
+
+
+def time_table(folder: Path, names: dict[str, str]) -> str:
+    """Markdown of the results ``folder/NAME.json`` that exist; ``names`` are NAME: how the row is called."""
+    rows = ["| | ours, s | torchvision, s | ratio | ratio of processor time |", "|---|---|---|---|---|"]
+    about = ""
+    for name, title in names.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            spread = [f"{min(v):.2f} to {max(v):.2f}" for v in (found["rounds_ours_s"], found["rounds_theirs_s"])]
+            cells = [f"{found['ours_s']:.2f} ({spread[0]})", f"{found['theirs_s']:.2f} ({spread[1]})"]
+            rows.append(f"| {title} | {cells[0]} | {cells[1]} | **{found['ratio']:.2f}** | {found['cpu_ratio']:.2f} |")
+            about = _about(found)
+    return "\n".join([*rows, "", about])
+
+
+def _about(found: dict[str, Any]) -> str:
+    where, rounds = found["machine"], len(found["rounds_ours_s"])
+    threads = "1 thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    versions = f"torch {where['torch']}, torchvision {where['torchvision']}"
+    text = f"Medians of {rounds} rounds (smallest to largest). {where['cpu']}, {where['cores']} cores, {threads}, {versions}."
+    if where["load"] > where["cores"]:
+        load = f"The machine was busy (load {where['load']:.0f} on {where['cores']} cores)"
+        text += f" {load}: other work stretched the seconds of both sides; read the ratio of processor time."
+    return text

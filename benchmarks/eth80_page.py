@@ -8,9 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import DOCS, RESULTS, fill_page, machine
 
-DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 TITLES = {"torchvision": "torchvision Mask R-CNN", "mask_rcnn": "ours, `mask_rcnn`", "pgexp": "ours, `pgexp` set #1"}
 COLUMNS = [
     ("mask AP", "mask", "AP"),
@@ -89,7 +88,7 @@ def collect(data: Path, runs: Path, systems: list[str], name: str) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(found) + "\n")
     text = "\n\n".join([_table(ready), _level_table(ready)])
     print(text)
-    _into_page(DOCS / f"{name}.md", text)
+    fill_page(DOCS / f"{name}.md", text)
     _draw(ready, DOCS / f"{name}-curves.svg")
     print(json.dumps({"benchmark": name, "ratio": found.get("ratio"), "ap_difference": found.get("ap_difference")}))
 
@@ -126,16 +125,6 @@ def _level_table(ready: dict[str, Any]) -> str:
                 rows.append(f"| {TITLES[system]} | " + " | ".join(cells) + " |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
-
-
-def _into_page(page: Path, text: str) -> None:
-    """Replace what stands between the page's two markers."""
-    start, end = "<!-- tables -->", "<!-- /tables -->"
-    if not page.exists():
-        return
-    old = page.read_text()
-    if start in old and end in old:
-        page.write_text(old.split(start)[0] + f"{start}\n{text}\n{end}" + old.split(end, 1)[1])
 
 
 def _draw(ready: dict[str, Any], path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,6 +70,20 @@ def main() -> None:
         memory = {side: _in_child(arguments, objects, side) for side in ("ours", "theirs")}
         ratio = memory["ours"]["above_model_mb"] / memory["theirs"]["above_model_mb"]
         common.emit(arguments, f"inference-memory-{objects}", ratio, **memory, size=size, objects=objects)
+    if not (arguments.small or arguments.profile):
+        common.fill_page(common.DOCS / "inference.md", _tables(arguments.out))
+
+
+def _tables(folder: Path) -> str:
+    times = common.time_table(folder, {f"inference-{n}": f"{n} objects" for n in (20, 100)})
+    rows = ["| memory | ours, MB | torchvision, MB | ratio |", "|---|---|---|---|"]
+    for objects in (20, 100):
+        path = folder / f"inference-memory-{objects}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            cells = [f"{found[side]['above_model_mb']:.0f}" for side in ("ours", "theirs")]
+            rows.append(f"| {objects} objects | {cells[0]} | {cells[1]} | **{found['ratio']:.2f}** |")
+    return times + "\n\n" + "\n".join(rows)
 
 
 def _memory(size: tuple[int, int], objects: int, which: str) -> dict[str, float]:

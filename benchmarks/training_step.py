@@ -64,6 +64,9 @@ def main() -> None:
         return
     times = common.alternate(our_step, their_step, 1 if arguments.small else arguments.rounds)
     common.emit(arguments, "training-step", **times, size=size, objects=OBJECTS, trained_parameters=trained)
+    if not arguments.small:
+        table = common.time_table(arguments.out, {"training-step": "one step"})
+        common.fill_page(common.DOCS / "training.md", table)
 
 
 if __name__ == "__main__":
