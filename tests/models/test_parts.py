@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork as TorchvisionRPN
-from torchvision.ops import roi_align
+from torchvision.ops import FrozenBatchNorm2d, batched_nms, roi_align
 
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, RPNConfig, TransformConfig
 from amodal.errors import ConfigError
@@ -63,6 +65,15 @@ def test_pooling_reads_coordinates_at_cell_centres() -> None:
     features = {"0": x.expand(1, 1, 32, 32)} | {k: v for k, v in pyramid(0, 32, 1, batch=1).items() if k != "0"}
     pooled = Pooler(7)(features, torch.tensor([[20.0, 20.0, 55.0, 62.0]]), torch.tensor([0]))
     assert torch.allclose(pooled[0, 0, 3], 20 + (torch.arange(7) + 0.5) / 7 * 35, atol=1e-4)
+
+
+def test_pooling_of_half_precision_maps_keeps_coordinates_exact() -> None:
+    features = {name: level.bfloat16() for name, level in pyramid(0, 256, 4).items()}
+    boxes, batch = torch.tensor([[901.3, 850.7, 930.9, 871.1]]), torch.tensor([0])
+    pooled = Pooler(7)(features, boxes, batch)
+    assert pooled.dtype == torch.bfloat16
+    exact = Pooler(7)({name: level.float() for name, level in features.items()}, boxes, batch)
+    assert torch.equal(pooled, exact.bfloat16())
 
 
 def test_anchors_equal_torchvisions_where_its_strides_are_exact() -> None:
@@ -335,3 +346,51 @@ def test_early_stages_are_frozen_only_with_weights_to_keep() -> None:
 def test_unknown_backbone_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="'resnet5', the nearest known one is 'resnet50'"):
         build_backbone(BackboneConfig(name="resnet5"))
+
+
+def test_folded_norms_change_neither_values_nor_gradients() -> None:
+    torch.manual_seed(0)
+    plain = torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d)
+    for module in plain.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.normal_(std=0.2)
+            module.weight.uniform_(0.2, 0.6)
+            module.bias.normal_(std=0.1)
+    body = build_backbone(BackboneConfig(name="resnet50", channels=8)).body
+    assert set(plain.state_dict()) - set(body.state_dict()) == {"fc.weight", "fc.bias"}
+    body.load_state_dict({n: v for n, v in plain.state_dict().items() if not n.startswith("fc.")})
+    body = copy.deepcopy(body)
+    body.load_state_dict({n: v for n, v in plain.state_dict().items() if not n.startswith("fc.")})
+    images = torch.randn(1, 3, 64, 64)
+    expected = plain.layer2(plain.layer1(plain.maxpool(plain.relu(plain.bn1(plain.conv1(images))))))
+    found = body(images)["1"]
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+    expected.square().mean().backward()
+    found.square().mean().backward()
+    for layer in ("conv1", "layer1.0.downsample.0", "layer1.1.conv3", "layer2.3.conv2"):
+        one, two = body.get_submodule(layer).weight.grad, plain.get_submodule(layer).weight.grad
+        assert torch.allclose(one, two, rtol=1e-2, atol=1e-4 * two.abs().max().item())
+
+
+def test_nms_over_a_prefix_keeps_what_nms_over_all_keeps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = BoxHead(8, 4, BoxHeadConfig(channels=8, detections=5, nms=0.3))
+    corner, extent = torch.rand(400, 2, generator=generator) * 30, torch.rand(400, 2, generator=generator) * 40 + 20
+    boxes = torch.cat([corner, corner + extent], dim=1)
+    labels = torch.randint(0, 4, (400,), generator=generator)
+    rois = RoIs(
+        boxes=boxes,
+        batch=torch.zeros(400, dtype=torch.int64),
+        labels=labels,
+        scores=torch.rand(400, generator=generator),
+        image_sizes=[(100, 100)],
+        decoded=boxes,
+    )
+    expected = batched_nms(boxes, rois.scores, labels, 0.3)
+    assert head._suppress(rois).tolist() == expected[:5].tolist()
+    head.config.detections = len(expected) + 10  # more than there are: the prefix grows to the end
+    head.config.nms = 0.3
+    assert head._suppress(rois).tolist() == expected.tolist()
+    head.config.detections = len(expected)
+    assert head._suppress(rois).tolist() == expected.tolist()

@@ -55,23 +55,27 @@ def ours() -> AmodalRCNN:
     return build("pgexp", 3, config=small_config()).eval()
 
 
+def _close(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and (one - two).abs().max().item() <= 1e-4 * two.abs().max().item()
+
+
 def test_a_torchvision_detector_computes_the_same_here(theirs: MaskRCNN, ours: AmodalRCNN) -> None:
     assert load_torchvision_detector(ours, theirs.state_dict()) == []
     images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
         levels, expected = ours.backbone(images), theirs.backbone(images)
-        assert all(torch.allclose(levels[name], expected[name], atol=1e-5) for name in expected)
+        assert all(_close(levels[name], expected[name]) for name in expected)
         boxes = torch.tensor([[5.0, 5.0, 60.0, 40.0], [10.0, 30.0, 100.0, 120.0]])
         logits, deltas = ours.box_head(levels, boxes, torch.zeros(2, dtype=torch.int64))
         pooled = roi_align(levels["0"], [boxes], 7, 0.25, 2, True)
         their_logits, their_deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
-        assert torch.allclose(logits, their_logits, atol=1e-4)
-        assert torch.allclose(deltas, their_deltas.view(2, 4, 4)[:, 1:], atol=1e-4)
+        assert _close(logits, their_logits)
+        assert _close(deltas, their_deltas.view(2, 4, 4)[:, 1:])
         pooled = torch.randn(3, 256, 14, 14)
         labels = torch.tensor([2, 0, 1])
         their_masks = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))[torch.arange(3), labels + 1]
         for head in (ours.branch.amodal_head, ours.branch.visible_head):
-            assert torch.allclose(head(pooled, labels), their_masks, atol=1e-4)
+            assert _close(head(pooled, labels), their_masks)
 
 
 def test_names_of_older_torchvision_releases_are_understood(theirs: MaskRCNN, ours: AmodalRCNN) -> None:
@@ -115,11 +119,13 @@ def test_batch_norms_trained_without_eps_compute_the_same(theirs: MaskRCNN) -> N
     state = {n: v * 1e-4 if n.endswith("running_var") else v for n, v in theirs.state_dict().items()}
     load_torchvision_detector(model, state, eps=0.0)
     torch.manual_seed(1)
-    features, norm = torch.randn(1, 64, 4, 4), model.backbone.body.bn1
+    images, body = torch.randn(1, 3, 16, 16), model.backbone.body
+    features = torch.nn.functional.conv2d(images, state["backbone.body.conv1.weight"], stride=2, padding=3)
     weight, bias, mean, variance = (
         state[f"backbone.body.bn1.{kind}"][:, None, None] for kind in ("weight", "bias", "running_mean", "running_var")
     )
-    assert torch.allclose(norm(features), (features - mean) / variance.sqrt() * weight + bias, rtol=1e-4, atol=1e-3)
+    expected = (features - mean) / variance.sqrt() * weight + bias
+    assert torch.allclose(body.bn1(body.conv1(images)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_classifiers_backbone_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from collections import OrderedDict
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from amodal.config import BackboneConfig
 from amodal.errors import ConfigError
+from amodal.models.layers import FoldedNorm, fold_norms
 
 LEVELS = ("0", "1", "2", "3")
 """Names of the pyramid levels with strides 4, 8, 16, 32; the RPN's extra level is called ``"pool"`` (stride 64)."""
@@ -34,7 +35,7 @@ def resnet_names() -> list[str]:
 
 
 def _resnet(name: str, norm: str) -> ResNet:
-    norm_layer = FrozenBatchNorm2d if norm == "frozen_bn" else group_norm
+    norm_layer = FoldedNorm if norm == "frozen_bn" else group_norm
     if name in _NANO_BLOCKS:
         return ResNet(BasicBlock, _NANO_BLOCKS[name], norm_layer=norm_layer)
     if name not in resnet_names():
@@ -103,7 +104,9 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         ConfigError: the name is no known ResNet.
     """
-    body = ResNetBody(_resnet(config.name, config.norm))
+    resnet = _resnet(config.name, config.norm)
+    fold_norms(resnet)
+    body = ResNetBody(resnet)
     if config.weights is not None:
         body.freeze(config.trainable_layers)
     fpn = FeaturePyramidNetwork(

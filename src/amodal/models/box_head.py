@@ -118,13 +118,26 @@ class BoxHead(nn.Module):
         return select(candidates, self._suppress(candidates))
 
     def _suppress(self, candidates: RoIs) -> Tensor:
-        """int64, rows that survive NMS. Double precision: NMS moves classes apart by adding to their coordinates."""
-        kept = []
+        """int64, rows that survive NMS, image by image, best first.
+
+        NMS goes down the scores, so a prefix of them gives the same survivors as all would; a longer one is tried only
+        where there are too few.
+        """
+        most, kept = self.config.detections, []
         for rows in candidates.per_image():
-            boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
-            survivors = batched_nms(boxes, scores, candidates.labels[rows], self.config.nms)
-            kept.append(rows[survivors[: self.config.detections]])
+            rows = rows[candidates.scores[rows].argsort(descending=True, stable=True)]
+            prefix = 10 * most
+            survivors = self._nms(candidates, rows[:prefix])
+            while len(survivors) < most and prefix < len(rows):
+                prefix *= 4
+                survivors = self._nms(candidates, rows[:prefix])
+            kept.append(survivors[:most])
         return torch.cat(kept)
+
+    def _nms(self, candidates: RoIs, rows: Tensor) -> Tensor:
+        """The ``rows`` that survive NMS. Double precision, as NMS moves classes apart by adding to coordinates."""
+        boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
+        return rows[batched_nms(boxes, scores, candidates.labels[rows], self.config.nms)]
 
     def _decode(self, deltas: Tensor, boxes: Tensor, rois: RoIs) -> Tensor:
         """float32 [R, 4], boxes of one class each, clipped to their images."""

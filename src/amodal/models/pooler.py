@@ -52,6 +52,6 @@ class Pooler(nn.Module):
             if len(rows) == 0 and index > 0:
                 continue
             order.append(rows)
-            maps = features[name]
-            pooled.append(roi_align(maps, regions[rows].to(maps), self.size, 0.25 / 2**index, 2, True))
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+            # in single precision: coordinates in bfloat16 would be off by whole cells
+            pooled.append(roi_align(features[name].float(), regions[rows], self.size, 0.25 / 2**index, 2, True))
+        return torch.cat(pooled)[torch.cat(order).argsort()].to(features["0"].dtype)
