@@ -64,8 +64,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
   .strip { display: flex; gap: 8px; overflow-x: auto; scroll-snap-type: x mandatory; }
   .strip > figure { flex: 0 0 88%; scroll-snap-align: start; }
   .strip > .input { order: 3; }
-  th, td { padding: 6px 8px; }
-  tbody th:has(small) { min-width: 10rem; }
+  th, td { padding: 6px 5px; }
+  tbody th:has(small) { min-width: 7.5rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 8px; }
 }
