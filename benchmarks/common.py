@@ -147,7 +147,8 @@ def _about(found: dict[str, Any]) -> str:
     where, rounds = found["machine"], len(found["rounds_ours_s"])
     threads = "1 thread" if where["threads"] == 1 else f"{where['threads']} threads"
     versions = f"torch {where['torch']}, torchvision {where['torchvision']}"
-    text = f"Medians of {rounds} rounds (smallest to largest). {where['cpu']}, {where['cores']} cores, {threads}, {versions}."
+    processor = f"{where['cpu']}, {where['cores']} cores, {threads}"
+    text = f"Medians of {rounds} rounds (smallest to largest). {processor}, {versions}."
     if where["load"] > where["cores"]:
         load = f"The machine was busy (load {where['load']:.0f} on {where['cores']} cores)"
         text += f" {load}: other work stretched the seconds of both sides; read the ratio of processor time."

@@ -23,6 +23,7 @@ import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.io import ImageReadMode, read_image
@@ -32,8 +33,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from amodal.config import ModelConfig, OptimConfig, TrainConfig
+from amodal.config import ModelConfig, TrainConfig
 from amodal.models.backbone import build_backbone
+from amodal.train.schedule import learning_rate
+from benchmarks.settings import read_config
 
 
 def build_torchvision(config: ModelConfig, num_classes: int) -> MaskRCNN:
@@ -112,18 +115,6 @@ class Photographs:
         return image, target
 
 
-def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
-    """Rate of step ``step``: linear warm-up, then a fall by ``gamma`` at each milestone."""
-    rate = optim.lr
-    for milestone in optim.milestones:
-        if step >= (milestone * steps if milestone < 1 else milestone):
-            rate *= optim.gamma
-    if step < optim.warmup_steps:
-        share = step / optim.warmup_steps
-        rate *= optim.warmup_factor * (1 - share) + share
-    return rate
-
-
 def batch_indices(length: int, batch_size: int, seed: int, step: int) -> list[int]:
     """Which images step ``step`` sees: a fresh order an epoch, a function of seed and position alone."""
     indices = []
@@ -145,8 +136,6 @@ def _save_state(folder: Path, step: int, seconds: float, model: MaskRCNN, optimi
 
 
 def _load_state(path: Path, model: MaskRCNN, optimizer: torch.optim.Optimizer, device: str) -> tuple[int, float]:
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         header = file.metadata()
     tensors = load_file(path, device=device)
@@ -190,7 +179,7 @@ def train(config: TrainConfig, data: Photographs, out: Path, device: str, stop_a
         loss.backward()
         if optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        rate = learning_rate(optim, step, config.steps)
+        rate = learning_rate(step, optim, config.steps)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         step += 1
@@ -263,8 +252,6 @@ def test(model: MaskRCNN, annotations: Path, images: Path, out: Path, device: st
 
 def main() -> None:
     """Command line; options that ``amodal train`` has too bear its names."""
-    from benchmarks.settings import read_config
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path, help="configuration of amodal train to take sizes and schedule from")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, dev.json, ...")
