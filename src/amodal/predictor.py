@@ -23,12 +23,16 @@ Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 Source = str | Path | Image.Image | Pixels
 
+SHIPPED = Path(__file__).parent / "weights"
+"""Folder of the weights that ship with the package."""
+
 
 def load(source: str | Path, device: str | torch.device | None = None) -> AmodalRCNN:
     """A trained detector in eval mode.
 
     Args:
-        source: checkpoint folder, or the id of a Hugging Face repository such as "me/pgexp-kins".
+        source: checkpoint folder, name of weights that ship with the package ("nano-scenes-v1"), or the id of a
+            Hugging Face repository such as "me/pgexp-kins". A folder that exists comes first.
         device: "cpu", "cuda", "cuda:1", ...; None or "auto": the first GPU, or else the CPU.
 
     Raises:
@@ -39,9 +43,17 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Amodal
 
     chosen = pick_device(device)
     path = Path(source)
-    if not path.exists() and _is_hub_id(str(source)):
-        path = _download(str(source))
+    if not path.exists():
+        if str(source) in shipped_names():
+            path = SHIPPED / str(source)
+        elif _is_hub_id(str(source)):
+            path = _download(str(source))
     return load_model(path, chosen)
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights that ship with the package."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir()) if SHIPPED.is_dir() else []
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:

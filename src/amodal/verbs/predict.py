@@ -23,7 +23,7 @@ def predict(
     amodal predict ...". Images that cannot be read are listed at the end; the exit code is 2 if none could.
 
     Args:
-        checkpoint: checkpoint folder, or the id of a Hugging Face repository.
+        checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
         inputs: images, or folders that are searched through.
         out: folder for the results.
         threshold: lowest score that is kept, 0 to 1.

@@ -20,7 +20,7 @@ def test(
     checkpoint and of the annotations are matched by name.
 
     Args:
-        checkpoint: checkpoint folder, or the id of a Hugging Face repository.
+        checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
         annotations: annotation file (JSON) in any known schema.
         images: folder that its file names are relative to.
         out: folder for the results.
