@@ -9,7 +9,7 @@ classifier's logits are shifted by one, because column 0 is background there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class LossTerm(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
     def mean(self) -> Tensor:
         """Scalar ``total / count``, 0 where the count is 0."""
@@ -85,7 +85,7 @@ class Targets:
 
     def to(self, device: torch.device | str) -> Targets:
         """A copy whose tensors live on ``device``; masks stay where they are and follow at the crop."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
