@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README runs, on small data, in a folder laid out as the page names it."""
+"""Every command and every line of Python in the README runs, on small data, laid out as the page names it."""
 
 from __future__ import annotations
 
