@@ -42,7 +42,7 @@ def test_shipped_configurations(name: str, path: Path) -> None:
 def test_every_system_has_every_configuration() -> None:
     for system in METHOD_CONFIGS:
         names = sorted(path.stem for path in (CONFIGS / system).glob("*.yaml"))
-        assert names == ["cocoa_cls", "d2sa", "kins", "nano"], system
+        assert {"cocoa_cls", "d2sa", "kins", "nano"} <= set(names), system
 
 
 def test_earlier_work() -> None:
