@@ -22,9 +22,9 @@ from amodal.train.run import train_run
 
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).parents[2] / "configs"
-SIZE, IMAGES, OBJECTS = 96, 4, 3
+SIZE, IMAGES = 96, 4
 SETTINGS = {
-    "steps": 300,
+    "steps": 350,
     "batch_size": IMAGES,
     "eval_every": 0,
     "save_every": 1000,
@@ -53,9 +53,9 @@ def picture(seed: int) -> tuple[Any, Any, Any, list[int]]:
     y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
     image = np.full((SIZE, SIZE, 3), 40, np.uint8)
     masks, labels = [], []
-    for _ in range(OBJECTS):
-        cx, cy = random.uniform(0.28 * SIZE, 0.72 * SIZE, 2)
-        a, b = random.uniform(0.17 * SIZE, 0.26 * SIZE, 2)
+    for corner in ((0.32, 0.35), (0.68, 0.35), (0.5, 0.67)):
+        cx, cy = SIZE * (np.array(corner) + random.uniform(-0.06, 0.06, 2))
+        a, b = random.uniform(0.15 * SIZE, 0.23 * SIZE, 2)
         label = int(random.integers(2))
         ellipse, rectangle = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 < 1, (abs(x - cx) < a) & (abs(y - cy) < b)
         masks.append(ellipse if label else rectangle)
@@ -63,7 +63,7 @@ def picture(seed: int) -> tuple[Any, Any, Any, list[int]]:
         labels.append(label)
     amodal = np.stack(masks)
     visible = amodal.copy()
-    for number in range(OBJECTS):
+    for number in range(len(amodal)):
         visible[number] &= ~amodal[number + 1 :].any(0)
     return image, amodal, visible, labels
 
