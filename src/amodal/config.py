@@ -275,7 +275,7 @@ class OptimConfig:
     clip_norm: float | None = None
     warmup_steps: int = 1000
     warmup_factor: float = 0.001
-    milestones: list[float] = field(default_factory=lambda: [0.625, 0.834])
+    milestones: list[float] = field(default_factory=lambda: [0.625, 0.83333])
     gamma: float = 0.1
 
     def __post_init__(self) -> None:

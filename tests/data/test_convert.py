@@ -45,3 +45,18 @@ def test_convert_to_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         convert(str(path), str(path / "below.json"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["kins.json"]
+
+
+def test_the_stored_rate_survives(tmp_path: Path) -> None:
+    seen = WHOLE.copy()
+    seen[1:3] = False  # half of it, whatever the file says
+    base = {"image_id": 5, "category_id": 7, "segmentation": rle.encode(WHOLE), "visible_mask": rle.encode(seen)}
+    content = {
+        "images": [{"id": 5, "file_name": "a.png", "height": 6, "width": 8}],
+        "categories": [{"id": 7, "name": "van"}],
+        "annotations": [{"id": 1, **base, "occlude_rate": 0.1}, {"id": 2, **base}],
+    }
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    convert(str(tmp_path / "in.json"), str(tmp_path / "out.json"))
+    written = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert [annotation["occlude_rate"] for annotation in written] == [0.1, 0.5]

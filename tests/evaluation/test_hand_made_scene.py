@@ -178,3 +178,9 @@ def test_boxes_come_from_masks_unless_the_file_is_trusted(tools):
     assert evaluate(path, results, trust_bbox=True)["box"]["AP"] == pytest.approx(100)
     assert evaluate(path, results)["box"]["AP-of-mask"] == pytest.approx(100)
     assert evaluate(path, results, trust_bbox=True)["box"]["AP-of-mask"] == 0
+
+
+def test_no_results_at_all_score_zero_everywhere(tools):
+    path, _ = scene(tools)
+    found = evaluate(path, [])
+    assert {value for part in ("mask", "box", "visible") for value in found[part].values()} == {0.0}

@@ -140,7 +140,12 @@ def test_unknown_amodal_masks_give_no_amodal_loss(model: AmodalRCNN, example: Ma
     some = terms(model, unknown)
     assert 0 < some["loss_mask_amodal"].count < terms(model, known)["loss_mask_amodal"].count
     unknown.targets = none
-    assert terms(model, unknown)["loss_mask_amodal"].mean() == 0
+    found = terms(model, unknown)
+    assert found["loss_mask_amodal"].mean() == 0
+    assert found["loss_box"].total == found["loss_rpn_box"].total == 0  # B^o is an amodal box, theirs a visible one
+    assert found["loss_class"].total > 0
+    assert found["loss_objectness"].total > 0
+    assert 0 < some["loss_box"].total < terms(model, known)["loss_box"].total
     if model.branch.has_visible:
         assert terms(model, unknown)["loss_mask_visible"].count > 0
 

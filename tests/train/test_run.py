@@ -15,6 +15,7 @@ from amodal.config_io import load_config
 from amodal.errors import AmodalError, ConfigError, WeightsError
 from amodal.train.checkpoints import load_model
 from amodal.train.run import train_run
+from amodal.train.state import read_state
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +182,29 @@ def test_init_from_another_system_is_refused(finished: Path, settings: Path, tmp
     config = load_config(settings, {"out": str(tmp_path / "new"), "model.system": "pgexp"})
     with pytest.raises(ConfigError, match="is a mask_rcnn, this run trains a pgexp"):
         train_run(config, init=str(finished / "best"))
+
+
+def test_validation_may_lack_classes_of_the_training_data(settings: Path, scenes: Path, tmp_path: Path) -> None:
+    content = json.loads((scenes / "annotations.json").read_text())
+    gone = content["categories"].pop()["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != gone]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    val = {"data.val": str(tmp_path / "val.json"), "data.val_images": str(scenes / "images")}
+    low = {"model.box_head.score_threshold": 0.0}  # so that every class is predicted somewhere
+    train_run(load_config(settings, {**val, **low, "out": str(tmp_path / "run"), "steps": 1}))
+    assert (tmp_path / "run" / "eval.csv").is_file()
+
+
+def test_a_checkpoint_replaces_the_pretrained_weights_without_loading_them(
+    finished: Path, settings: Path, tmp_path: Path
+) -> None:
+    missing = {"model.backbone.weights": str(tmp_path / "none.safetensors")}
+    train_run(load_config(settings, {**missing, "out": str(tmp_path / "b"), "steps": 1}), init=str(finished / "last"))
+    with pytest.raises(WeightsError, match="none"):
+        train_run(load_config(settings, {**missing, "out": str(tmp_path / "c"), "steps": 1}))
+
+
+def test_other_validation_data_have_another_best(settled: Callable[..., TrainConfig], run: Path) -> None:
+    state = json.loads((run / "last" / "state.json").read_text())
+    assert state["best"] is not None
+    assert read_state(run / "last", settled(data__val=None), state["data"]).best is None

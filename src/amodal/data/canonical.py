@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,19 @@ def _annotation(annotations: AnnotationSet, row: int) -> dict[str, Any]:
         "area": int(annotations.amodal_area[row]),
         "visible_mask": _text(annotations.visible_rle(row)),
         "visible_bbox": _xywh(annotations.visible_boxes[row]),
-        "occlude_rate": float(annotations.occlude_rate[row]),
+        "occlude_rate": _rate(annotations, row),
     }
     if not annotations.amodal_known[row]:
         entry["amodal_known"] = False
     return entry
+
+
+def _rate(annotations: AnnotationSet, row: int) -> float:
+    """The rate that the file stores, else one from areas: metrics of a converted file are those of its source."""
+    stored = float(annotations.stored_rate[row])
+    if not math.isnan(stored):
+        return stored
+    return 1.0 - min(1.0, int(annotations.visible_area[row]) / max(int(annotations.amodal_area[row]), 1))
 
 
 def _text(rle: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Evaluation:
     def _match(self, row: int, taken: int, iou: float) -> miou.Match:
         truth, found = self.annotations, self.detections
         hidden: float | None = None
-        if found.visible is not None and truth.occlude_rate[row] > 0:
+        if self.has_visible and truth.occlude_rate[row] > 0:
             hidden = 0.0
             if taken >= 0:
                 pair = (found.amodal_rle(taken), found.visible_rle(taken))

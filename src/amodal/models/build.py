@@ -32,6 +32,7 @@ def build(
     category_ids: Sequence[int] | None = None,
     prior: str | Path | None = None,
     weights: str | Path | None = None,
+    pretrained: bool = True,
     seed: int = 0,
 ) -> AmodalRCNN:
     """A detector for a system, in training mode.
@@ -44,6 +45,7 @@ def build(
         category_ids: id of each class in annotation files; None: 1, 2, ...
         prior: folder of an expansion prior, for systems that use one.
         weights: initial weights instead of ``config.backbone.weights``: torchvision name or .safetensors file.
+        pretrained: load these weights; False where a checkpoint's follow at once. Layers stay frozen as configured.
         seed: of the random initialisation; the global random state is left as it was.
 
     Raises:
@@ -74,7 +76,7 @@ def build(
             class_names=[str(name) for name in names],
             category_ids=[int(value) for value in ids],
         )
-    if config.backbone.weights is not None:
+    if pretrained and config.backbone.weights is not None:
         initialise(model, config.backbone.weights)
     return model
 

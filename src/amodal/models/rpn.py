@@ -153,8 +153,10 @@ class RegionProposalNetwork(nn.Module):
             wanted = torch.cat([scores.new_ones(len(positive)), scores.new_zeros(len(negative))])
             loss = F.binary_cross_entropy_with_logits(scores[image, rows], wanted, reduction="sum")
             objectness = objectness + loss
-            goal = self.coder.encode_single(target.boxes[found.gt_index[positive]], anchors[positive])
-            regression = regression + F.smooth_l1_loss(codes[image, positive], goal, beta=1 / 9, reduction="sum")
+            # The box of an object whose amodal shape is unknown is that of its visible part: no goal for an amodal box.
+            known = positive[target.amodal_known[found.gt_index[positive]]]
+            goal = self.coder.encode_single(target.boxes[found.gt_index[known]], anchors[known])
+            regression = regression + F.smooth_l1_loss(codes[image, known], goal, beta=1 / 9, reduction="sum")
             sampled += len(rows)
         count = scores.new_tensor(float(sampled))
         return {"loss_objectness": LossTerm(objectness, count), "loss_rpn_box": LossTerm(regression, count)}

@@ -70,7 +70,8 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
     facts = fingerprint(images)
     state = read_state(last, config, facts) if resuming else RunState(0, None, {}, facts)
 
-    model = _build(config, data.class_names, [int(i) for i in data.category_ids])
+    fresh = init is None and not resuming
+    model = _build(config, data.class_names, [int(i) for i in data.category_ids], pretrained=fresh)
     if init is not None and not resuming:
         accelerator.print(start_from(model, init))
     optimizer = make_optimizer(model, config.optim)
@@ -178,7 +179,7 @@ def _resumes(last: Path, resume: bool) -> bool:
     return resume and last.exists()
 
 
-def _build(config: TrainConfig, class_names: list[str], category_ids: list[int]) -> AmodalRCNN:
+def _build(config: TrainConfig, class_names: list[str], category_ids: list[int], *, pretrained: bool) -> AmodalRCNN:
     from amodal.models.build import build
 
     return build(
@@ -187,6 +188,7 @@ def _build(config: TrainConfig, class_names: list[str], category_ids: list[int])
         config=config.model,
         class_names=class_names,
         category_ids=category_ids,
+        pretrained=pretrained,
         seed=config.seed,
     )
 

@@ -90,6 +90,8 @@ def read_state(folder: Path, config: TrainConfig, data: dict[str, Any]) -> RunSt
     if differing:
         shown = ", ".join(f"{key} ({saved.get(key)!r}, now {asked.get(key)!r})" for key in differing)
         raise ConfigError(f"{folder}: cannot resume, settings differ: {shown}")
+    if saved.get("data.val") != asked.get("data.val"):
+        state.best = None  # A score on other images says nothing about this one's best.
     if state.data != data:
         keys = [key for key in data if state.data.get(key) != data[key]]
         raise ConfigError(f"{folder}: cannot resume, data.train is not the same data ({', '.join(keys)} differ)")
