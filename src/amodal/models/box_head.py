@@ -77,7 +77,7 @@ class BoxHead(nn.Module):
         chosen = deltas[rows, positives.labels]
         goal = self.coder.encode_single(matched(positives, "boxes"), positives.boxes)
         known = matched(positives, "amodal_known")
-        loss_box = F.l1_loss(chosen[known], goal[known], reduction="sum") + 0.0 * chosen.sum()
+        loss_box = F.l1_loss(chosen[known], goal[known], reduction="sum")
         decoded = self._decode(chosen.detach(), positives.boxes, positives)
         terms = {"loss_class": LossTerm(loss_class, count), "loss_box": LossTerm(loss_box, count)}
         return replace(positives, decoded=decoded), terms
