@@ -134,11 +134,6 @@ class RoIs:
         """Row numbers (int64) of each image's regions, one tensor an image."""
         return [torch.nonzero(self.batch == i).flatten() for i in range(len(self.image_sizes))]
 
-    def box_lists(self, boxes: Tensor | None = None) -> Tensor:
-        """float32 [R, 5] ``(batch, x0, y0, x1, y1)`` as ``torchvision.ops.roi_align`` reads it."""
-        boxes = self.boxes if boxes is None else boxes
-        return torch.cat([self.batch[:, None].to(boxes), boxes], dim=1)
-
 
 @dataclass
 class BranchOutput:

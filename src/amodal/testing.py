@@ -15,6 +15,7 @@ from amodal.data.reader import load as load_annotations
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
 from amodal.evaluation.report import write_report
+from amodal.predictor import SHIPPED as SHIPPED_FOLDER
 from amodal.predictor import load
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.05
 """Lowest score that counts in AP."""
 
-SHIPPED = Path(__file__).parent / "weights" / "nano-scenes-v1"
+SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
 DEMO_SEED = 20_260_000
 """Seed of the demo's scenes; no training or tuning uses it."""
 

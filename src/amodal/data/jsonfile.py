@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -42,8 +42,3 @@ def parse(data: bytes | msgspec.Raw, kind: type[T], path: str | Path) -> T:
     except (RecursionError, UnicodeDecodeError, ValueError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"is not valid JSON: {reason}", file=path) from None
-
-
-def read_any(path: str | Path) -> Any:
-    """The whole file as plain Python objects."""
-    return parse(read_bytes(path), object, path)

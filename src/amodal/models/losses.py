@@ -35,9 +35,9 @@ def mask_targets(
 
 def matched(rois: RoIs, name: str) -> Tensor:
     """[R, ...], a tensor field of :class:`Targets` read at each region's matched object."""
-    values = [getattr(targets, name)[index] for _, index, targets in _matched(rois)]
-    rows = torch.cat([rows for rows, _, _ in _matched(rois)])
-    return torch.cat(values)[rows.argsort()]
+    parts = _matched(rois)
+    values = torch.cat([getattr(targets, name)[index] for _, index, targets in parts])
+    return values[torch.cat([rows for rows, _, _ in parts]).argsort()]
 
 
 def mask_term(logits: Tensor, target: Tensor, keep: Tensor | None = None) -> LossTerm:
