@@ -10,7 +10,15 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config import (
+    BackboneConfig,
+    BoxHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    PGExpConfig,
+    RPNConfig,
+    TransformConfig,
+)
 from amodal.frames import crop_masks
 from amodal.structures import Targets
 
@@ -88,9 +96,11 @@ def make_example(
 
 
 def make_config(system: str = "mask_rcnn", size: int = 64, **box_head: float) -> ModelConfig:
-    """A tiny detector: ResNet-10, 32 channels, pictures of ``size`` pixels."""
+    """A tiny detector: ResNet-10, 32 channels, pictures of ``size`` pixels; "pgexp" is set #1, without a prior."""
+    plain = PGExpConfig(box_expansion="none", mask_expansion="plain")
     return ModelConfig(
         system=system,
+        method=plain if system == "pgexp" else None,
         transform=TransformConfig(min_size=[size], max_size=2 * size, test_min_size=size, test_max_size=2 * size),
         backbone=BackboneConfig(name="nano", norm="group", channels=32, trainable_layers=5, extra_level=False),
         rpn=RPNConfig(

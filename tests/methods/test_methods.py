@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from amodal.config import METHOD_CONFIGS, MethodConfig, ModelConfig
+from amodal.config import METHOD_CONFIGS, MethodConfig, ModelConfig, PGExpConfig
 from amodal.methods import METHODS, MethodEntry
 from amodal.methods.base import Branch
 from amodal.models.build import build
@@ -36,6 +36,12 @@ def regions(*targets: Targets) -> RoIs:
     )
 
 
+def plain(config: ModelConfig) -> ModelConfig:
+    """``config`` without expansions, where the system has such: set #1 of PGExp, which needs no prior."""
+    unexpanded = PGExpConfig(box_expansion="none", mask_expansion="plain")
+    return replace(config, method=unexpanded) if config.system == "pgexp" else config
+
+
 def pyramid(images: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     return {name: torch.randn(images, 32, 24 >> i, 24 >> i) for i, name in enumerate("0123")}
@@ -50,7 +56,7 @@ def test_every_system_is_listed_with_its_settings() -> None:
 
 @pytest.mark.parametrize("system", sorted(METHODS))
 def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Make) -> None:
-    branch = METHODS[system].build(tiny_config(system), 2)
+    branch = METHODS[system].build(plain(tiny_config(system)), 2, None)
     rois = regions(example(0).targets, example(1).targets)
     output = branch(pyramid(2), rois)
     assert output.amodal_logits.shape == (6, 28, 28)
@@ -69,7 +75,7 @@ def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Mak
 
 
 def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make) -> None:
-    branch = METHODS["pgexp"].build(tiny_config("pgexp"), 2)
+    branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
     one = example(4, objects=2)
     assert one.targets.occlude_rate[0] > 0.2  # the two masks of the first object differ
     rois = regions(one.targets)
@@ -89,7 +95,7 @@ def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make) 
 
 
 def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make) -> None:
-    branch = METHODS["pgexp"].build(tiny_config("pgexp"), 2)
+    branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
     rois = regions(example(0).targets)
     output = branch(pyramid(1), rois)
     branch.loss(output, rois, pyramid(1))["loss_mask_visible"].mean().backward()
@@ -101,9 +107,9 @@ def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make) -> None:
 
 def test_soft_targets_change_the_loss(tiny_config: Make, example: Make) -> None:
     config = tiny_config()
-    branch = METHODS["mask_rcnn"].build(config, 2)
+    branch = METHODS["mask_rcnn"].build(config, 2, None)
     config.mask_head.soft_targets = True
-    soft = METHODS["mask_rcnn"].build(config, 2)
+    soft = METHODS["mask_rcnn"].build(config, 2, None)
     soft.load_state_dict(branch.state_dict())
     for layer in (branch, soft):
         nn.init.constant_(layer.amodal_head.predictor.bias, 1.0)
@@ -140,7 +146,7 @@ class BoxShape(Branch):
 def test_a_system_from_outside_is_one_dict_entry(
     tiny_config: Make, example: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = MethodEntry("Box", "nobody", "nowhere", BoxShapeConfig, lambda config, classes: BoxShape(config))
+    entry = MethodEntry("Box", "nobody", "nowhere", BoxShapeConfig, lambda config, classes, prior: BoxShape(config))
     monkeypatch.setitem(METHODS, "box_shape", entry)
     model = build("box_shape", 2, config=tiny_config("mask_rcnn", score_threshold=0.0))
     assert model.config.method == BoxShapeConfig()

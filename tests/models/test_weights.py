@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, TransformConfig
+from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, PGExpConfig, TransformConfig
 from amodal.errors import WeightsError
 from amodal.models.build import build
 from amodal.models.rcnn import AmodalRCNN
@@ -52,7 +52,9 @@ def theirs() -> MaskRCNN:
 
 @pytest.fixture(scope="module")
 def ours() -> AmodalRCNN:
-    return build("pgexp", 3, config=small_config()).eval()
+    return build(
+        "pgexp", 3, config=replace(small_config(), method=PGExpConfig(box_expansion="none", mask_expansion="plain"))
+    ).eval()
 
 
 def _close(one: Tensor, two: Tensor) -> bool:

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from amodal.config import OptimConfig, TrainConfig
+from amodal.config import OptimConfig, PGExpConfig, TrainConfig
 from amodal.datasets import collate
 from amodal.errors import AmodalError
 from amodal.models.build import build
@@ -43,7 +43,7 @@ def gradient(accelerator: Accelerator, model: nn.Module, batches: list[Batch]) -
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(config: TrainConfig, accelerator: Accelerator) -> None:
     config.model.system = "pgexp"
-    config.model.method = None
+    config.model.method = PGExpConfig(box_expansion="none", mask_expansion="plain")
     model = build("pgexp", 4, config=config.model)
     batch = batch_of(config, range(4))
     whole, losses = gradient(accelerator, model, [batch])

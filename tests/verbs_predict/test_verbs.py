@@ -12,7 +12,15 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from amodal import cli, testing
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config import (
+    BackboneConfig,
+    BoxHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    PGExpConfig,
+    RPNConfig,
+    TransformConfig,
+)
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
 from amodal.models.build import build
@@ -34,6 +42,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """An untrained checkpoint, with and without visible masks."""
     config = ModelConfig(
         system=request.param,
+        method=PGExpConfig(box_expansion="none", mask_expansion="plain") if request.param == "pgexp" else None,
         transform=TransformConfig(min_size=[64], max_size=64, test_min_size=64, test_max_size=64),
         backbone=BackboneConfig(name="nano", norm="group", channels=16, trainable_layers=5, extra_level=False),
         rpn=RPNConfig(anchor_sizes=[16, 32, 64, 128], pre_nms_test=50, post_nms_test=20),

@@ -10,6 +10,7 @@ from amodal.config import MaskRCNNConfig, MethodConfig, ModelConfig, PGExpConfig
 
 if TYPE_CHECKING:
     from amodal.methods.base import Branch
+    from amodal.priors.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -21,26 +22,27 @@ class MethodEntry:
         paper: authors and title of the paper it follows.
         venue: where and when that appeared.
         config: class of the system's own settings.
-        build: makes the branch from the model's settings and the number of classes.
+        build: makes the branch from the model's settings, the number of classes and the expansion prior (None where
+            ``config`` says that it uses none).
     """
 
     title: str
     paper: str
     venue: str
     config: type[MethodConfig]
-    build: Callable[[ModelConfig, int], Branch]
+    build: Callable[[ModelConfig, int, Prior | None], Branch]
 
 
-def _mask_rcnn(config: ModelConfig, num_classes: int) -> Branch:
+def _mask_rcnn(config: ModelConfig, num_classes: int, prior: Prior | None) -> Branch:
     from amodal.methods.mask_rcnn import MaskRCNN
 
     return MaskRCNN(config, num_classes)
 
 
-def _pgexp(config: ModelConfig, num_classes: int) -> Branch:
+def _pgexp(config: ModelConfig, num_classes: int, prior: Prior | None) -> Branch:
     from amodal.methods.pgexp import PGExp
 
-    return PGExp(config, num_classes)
+    return PGExp(config, num_classes, prior)
 
 
 METHODS: dict[str, MethodEntry] = {

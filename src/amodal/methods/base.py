@@ -28,6 +28,10 @@ class Branch(nn.Module, ABC):
 
     has_visible: bool = False
 
+    def set_step(self, seed: int, step: int) -> None:
+        """Told before each training step: seed of the run, optimiser step from 0. For schedules and random streams."""
+        return None
+
     @abstractmethod
     def forward(self, features: dict[str, Tensor], rois: RoIs) -> BranchOutput:
         """Masks of each region's class ``rois.labels`` (and better boxes, clipped); R regions, R may be 0."""

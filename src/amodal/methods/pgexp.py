@@ -9,6 +9,7 @@ from amodal.methods.base import Branch
 from amodal.models.heads import MaskHead
 from amodal.models.losses import amodal_mask_term, visible_mask_term
 from amodal.models.pooler import Pooler
+from amodal.priors.prior import Prior
 from amodal.structures import BranchOutput, LossTerm, RoIs
 
 
@@ -17,8 +18,9 @@ class PGExp(Branch):
 
     has_visible = True
 
-    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
         super().__init__()
+        self.prior = prior
         self.soft_targets = config.mask_head.soft_targets
         self.pooler = Pooler(config.mask_head.pool_size)
         self.visible_head = MaskHead(config.backbone.channels, num_classes, config.mask_head)

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from amodal.config import ModelConfig
+from amodal.config import ModelConfig, PGExpConfig
 from amodal.errors import ConfigError
 from amodal.methods import METHODS
 from amodal.models.backbone import build_backbone
@@ -19,6 +19,9 @@ from amodal.models.rcnn import AmodalRCNN
 from amodal.models.rpn import RegionProposalNetwork
 from amodal.models.transform import Transform
 from amodal.models.weights import initialise
+
+if TYPE_CHECKING:
+    from amodal.priors.prior import Prior
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ def build(
     config: ModelConfig | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int] | None = None,
-    prior: str | Path | None = None,
+    prior: str | Path | Prior | None = None,
     weights: str | Path | None = None,
     pretrained: bool = True,
     seed: int = 0,
@@ -43,7 +46,8 @@ def build(
         config: settings; None: the defaults (ResNet-50-FPN). Its ``system`` is replaced by the argument.
         class_names: name of each class; None: "class 1", "class 2", ...
         category_ids: id of each class in annotation files; None: 1, 2, ...
-        prior: folder of an expansion prior, for systems that use one.
+        prior: an expansion prior or its folder (``amodal prior fit``), where the system as configured uses one. Classes
+            that are not named in the arguments are then the prior's.
         weights: initial weights instead of ``config.backbone.weights``: torchvision name or .safetensors file.
         pretrained: load these weights; False where a checkpoint's follow at once. Layers stay frozen as configured.
         seed: of the random initialisation; the global random state is left as it was.
@@ -57,13 +61,17 @@ def build(
         raise ConfigError(f"unknown system {system!r}, the nearest one is {close!r}; there are {', '.join(METHODS)}")
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, must be >= 1")
-    if prior is not None:
-        raise ConfigError(f"prior {str(prior)!r} is given, but {_describe(system)} uses none")
     config = _settings(system, config or ModelConfig(), weights)
+    expansion = _prior(config, prior)
+    if expansion is not None and len(expansion.class_names) == num_classes:
+        class_names = expansion.class_names if class_names is None else class_names
+        category_ids = expansion.category_ids if category_ids is None else category_ids
     names = _checked("class_names", class_names, [f"class {i}" for i in range(1, num_classes + 1)])
     ids = _checked("category_ids", category_ids, list(range(1, num_classes + 1)))
     if len(set(ids)) != len(ids):
         raise ConfigError(f"category_ids repeat an id: {ids}")
+    if expansion is not None:
+        expansion.check_classes(names, ids)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = AmodalRCNN(
@@ -71,7 +79,7 @@ def build(
             backbone=build_backbone(config.backbone),
             rpn=RegionProposalNetwork(config.backbone.channels, config.rpn),
             box_head=BoxHead(config.backbone.channels, num_classes, config.box_head),
-            branch=METHODS[system].build(config, num_classes),
+            branch=METHODS[system].build(config, num_classes, expansion),
             config=config,
             class_names=[str(name) for name in names],
             category_ids=[int(value) for value in ids],
@@ -88,6 +96,35 @@ def _settings(system: str, config: ModelConfig, weights: str | Path | None) -> M
         raise ConfigError(f"model.method is {type(method).__name__}, {system} needs {wanted.__name__}")
     backbone = config.backbone if weights is None else replace(config.backbone, weights=str(weights))
     return replace(config, system=system, method=method, backbone=backbone)
+
+
+def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:
+    """The prior of a system that uses one, with what the settings ask of it checked."""
+    method = config.method
+    if method is None or not method.uses_prior:
+        if given is not None:
+            shown = str(given) if isinstance(given, str | Path) else "as an object"
+            raise ConfigError(f"prior {shown!r} is given, but {_describe(config.system)} uses none")
+        return None
+    if given is None:
+        raise ConfigError(f"{_describe(config.system)} needs an expansion prior: give prior=FOLDER (amodal prior fit)")
+    if isinstance(given, str | Path):
+        from amodal.priors.prior import Prior
+
+        prior = Prior.load(given)
+    else:
+        prior = given
+    if isinstance(method, PGExpConfig):
+        _fits(method, prior)
+    return prior
+
+
+def _fits(method: PGExpConfig, prior: Prior) -> None:
+    key, wanted = ("candidates", method.candidates) if method.rerank != "none" else ("k", method.k)
+    if wanted > prior.config.slots:
+        raise ConfigError(f"model.method.{key} is {wanted}, the prior has {prior.config.slots} slots a class")
+    if method.detects == "visible" and prior.config.key_frame != "visible":
+        raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
 
 
 def _describe(system: str) -> str:

@@ -63,13 +63,14 @@ class AmodalRCNN(nn.Module, HubMixin):
         return self.transform.mean.device
 
     def set_step(self, seed: int, step: int) -> None:
-        """Choose the random streams of the next training passes: image size, anchors, proposals.
+        """Choose the random streams of the next training passes: image size, anchors, proposals, the branch's own.
 
         Args:
             seed: of the run, >= 0.
             step: optimiser step, >= 0.
         """
         self._draws = Draws(seed, step)
+        self.branch.set_step(seed, step)
 
     @overload
     def forward(
