@@ -1,0 +1,130 @@
+"""Occluder consistency: retrieved priors judged by what else is seen, and re-ranked with it (PGExp+).
+
+Not in the paper. Whatever a prior adds to the visible part of an object must be hidden by something. So the amodal mask
+P of a candidate, placed where it would complete the object, should lie under the visible mask V and the visible masks
+of the other objects, and should contain V. No training is involved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amodal.priors.types import Retrieved
+
+
+def context_boxes(boxes: Tensor, visible_boxes: Tensor) -> Tensor:
+    """The region in which other objects matter: the tight box around all placed candidates and B^v.
+
+    Args:
+        boxes: float32 [R, M, 4], xyxy pixels, where the candidates are placed.
+        visible_boxes: float32 [R, 4], xyxy pixels, B^v.
+
+    Returns:
+        float32 [R, 4], xyxy pixels.
+    """
+    every = torch.cat([boxes, visible_boxes[:, None]], dim=1)
+    return torch.cat([every[..., :2].amin(dim=1), every[..., 2:].amax(dim=1)], dim=1)
+
+
+def inconsistency(
+    visible: Tensor, visible_frames: Tensor, amodal: Tensor, boxes: Tensor, others: Tensor, context: Tensor
+) -> Tensor:
+    """Inconsistency of M candidates for each of R objects: ``|P \\ (V u others)| / |P| + |V \\ P| / |V|``.
+
+    Areas are in pixels of the image. Each term counts cell centres of the mask that it divides by: P's against V and
+    others, V's against P.
+
+    Args:
+        visible: float [R, h, w], visible masks, cut at 0.5, in the frames ``visible_frames``.
+        visible_frames: float32 [R, 4], xyxy pixels.
+        amodal: float32 [R, M, 28, 28], 0 or 1, amodal masks P of the candidates in the frames ``boxes``.
+        boxes: float32 [R, M, 4], xyxy pixels, where the candidates are placed: T^r_m(B^v), or B^a for all of them.
+        others: float [R, S, S], 0 or 1, union of the other objects' visible masks in the frames ``context``.
+        context: float32 [R, 4], xyxy pixels, see :func:`context_boxes`.
+
+    Returns:
+        float32 [R, M], 0 (consistent) to 2; infinite for an empty P (an absent class, a slot left out); 0 for every
+        other candidate of an object whose V is empty, since nothing can be said.
+    """
+    whole = amodal >= 0.5
+    seen = (visible >= 0.5)[:, None]
+    explained = _read(seen, visible_frames[:, None], boxes, whole.shape[-1])
+    explained |= _read(others[:, None] >= 0.5, context[:, None], boxes, whole.shape[-1])
+    area = whole.sum(dim=(2, 3))
+    unexplained = (whole & ~explained).sum(dim=(2, 3)) / area.clamp(min=1)
+    kept = _read(whole, boxes, visible_frames[:, None], seen.shape[-1])
+    seen_area = seen.sum(dim=(2, 3))
+    missed = (seen & ~kept).sum(dim=(2, 3)) / seen_area.clamp(min=1)
+    score = torch.where(seen_area > 0, unexplained + missed, 0.0)
+    return torch.where(area > 0, score, torch.inf)
+
+
+def rerank_order(distance: Tensor, score: Tensor, weight: float, k: int) -> Tensor:
+    """Which candidates stay.
+
+    A candidate costs its distance, divided by the mean of the object's candidates, plus ``weight`` times its
+    inconsistency; the k cheapest stay, ties in the order of retrieval.
+
+    Args:
+        distance: float32 [R, M], L2 distances of the keys, ascending; infinite for slots left out.
+        score: float32 [R, M], inconsistency.
+        weight: of the inconsistency; 0 is plain retrieval.
+        k: candidates that stay, at most M.
+
+    Returns:
+        int64 [R, k], positions among the M, ascending: in the order of distance.
+    """
+    if weight == 0:
+        return torch.arange(k, device=distance.device).expand(len(distance), k)
+    finite = distance.isfinite()
+    mean = distance.where(finite, 0.0).sum(dim=1) / finite.sum(dim=1).clamp(min=1)
+    relative = distance / mean.clamp(min=torch.finfo(distance.dtype).tiny)[:, None]
+    cost = torch.where(finite, relative + weight * score, torch.inf)
+    return cost.argsort(dim=1, stable=True)[:, :k].sort(dim=1).values
+
+
+def rerank(found: Retrieved, score: Tensor, weight: float, k: int) -> Retrieved:
+    """The k of M candidates that agree best with what else is seen, in the order of distance; see :func:`rerank_order`.
+
+    Args:
+        found: M candidates for each of R objects.
+        score: float32 [R, M], their inconsistency.
+        weight: of the inconsistency; with 0 the result is that of plain retrieval.
+        k: candidates that stay, at most M.
+    """
+    return found.choose(rerank_order(found.distance, score, weight, k))
+
+
+def _read(masks: Tensor, frames: Tensor, targets: Tensor, size: int) -> Tensor:
+    """Masks at the cell centres of other frames; a cell of a mask counts as a whole, outside its frame it is empty.
+
+    Args:
+        masks: bool [R, J, h, w] in ``frames`` [R, J, 4].
+        targets: float32 [R, T, 4]; J and T are equal, or one of them is 1.
+        size: cells a side of the targets.
+
+    Returns:
+        bool [R, max(J, T), size, size].
+    """
+    height, width = masks.shape[-2:]
+    x = _cells(frames[..., 0::2], targets[..., 0::2], width, size)
+    y = _cells(frames[..., 1::2], targets[..., 1::2], height, size)
+    bordered = torch.nn.functional.pad(masks, (1, 1, 1, 1))
+    index = (y * (width + 2))[..., :, None] + x[..., None, :]
+    if masks.shape[1] == 1:
+        return bordered.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+    return bordered.flatten(2).gather(2, index.flatten(2)).view(index.shape)
+
+
+def _cells(frames: Tensor, targets: Tensor, cells: int, size: int) -> Tensor:
+    """int64 [R, J, size], in which of a frame's cells (1 to ``cells``) a target's cell centres lie; 0, cells + 1: none.
+
+    ``frames`` and ``targets`` [R, J, 2] are edges along one axis; a frame without extent has no cells.
+    """
+    unit = (torch.arange(size, device=targets.device, dtype=targets.dtype) + 0.5) / size
+    points = targets[..., :1] + unit * (targets[..., 1:] - targets[..., :1])
+    extent = frames[..., 1:] - frames[..., :1]
+    position = ((points - frames[..., :1]) / extent.clamp(min=1e-6) * cells).floor()
+    inside = position.clamp(-1, cells).long() + 1
+    return inside * (extent > 0)
