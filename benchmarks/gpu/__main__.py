@@ -22,19 +22,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import rehearsal
 from benchmarks.gpu import jobs
 from benchmarks.gpu.jobs import Job
 
-REHEARSAL = {
-    "steps": "4",
-    "batch_size": "2",
-    "eval_every": "0",
-    "save_every": "2",
-    "log_every": "2",
-    "data.workers": "0",
-    "model.transform.min_size": "[64]",
-    "model.transform.test_min_size": "64",
-}
 PACKED = ("*.csv", "*.json", "config.yaml", "*/metrics.json", "*/pycocotools.json", "*/predictions.json")
 GRACE_S = 20  # for the running commands to end after SIGTERM, and for packing
 
@@ -97,14 +88,7 @@ def pack(all_jobs: list[Job], logs: Path, out: Path) -> None:
         for log in sorted(logs.glob("*.log")):
             archive.write(log, f"logs/{log.name}")
         for job in all_jobs:
-            for pattern in (
-                "*.csv",
-                "*.json",
-                "config.yaml",
-                "*/metrics.json",
-                "*/pycocotools.json",
-                "*/predictions.json",
-            ):
+            for pattern in PACKED:
                 for path in sorted(job.run.glob(pattern)):
                     archive.write(path, f"{job.name}/{path.relative_to(job.run)}")
             for name in ("config.yaml", "README.md"):
@@ -115,20 +99,6 @@ def pack(all_jobs: list[Job], logs: Path, out: Path) -> None:
             state = load_file(job.checkpoint / "model.safetensors")
             half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
             save_file(half, out / f"{job.name}.safetensors", metadata={"format": "pt"})
-
-
-def subset(data: Path, target: Path, images: int) -> Path:
-    """The first images of every split, for a rehearsal."""
-    for split in ("eth80_amodal/train", *jobs.SPLITS):
-        content = json.loads((data / f"{split}.json").read_text())
-        kept = content["images"][:images]
-        ids = {image["id"] for image in kept}
-        content |= {"images": kept, "annotations": [a for a in content["annotations"] if a["image_id"] in ids]}
-        (target / split).parent.mkdir(parents=True, exist_ok=True)
-        (target / f"{split}.json").write_text(json.dumps(content))
-        if not (target / split).exists():
-            (target / split).symlink_to((data / split).resolve())
-    return target
 
 
 def main() -> int:
@@ -149,8 +119,8 @@ def main() -> int:
     settings = dict(zip((flag.removeprefix("--") for flag in overrides[::2]), overrides[1::2], strict=True))
     data, count = arguments.data, arguments.scenes
     if arguments.rehearse:
-        data, count = subset(data, arguments.runs / "data", 6), 8
-        settings = {**REHEARSAL, **settings}
+        data, count = rehearsal.subset(data, arguments.runs / "data", 6, jobs.SPLITS), 8
+        settings = {**rehearsal.SETTINGS, **settings}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // arguments.parallel, 1)))
     chosen: list[Job] = []
