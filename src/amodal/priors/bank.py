@@ -109,7 +109,7 @@ class Bank:
         self._norms = {}
         return self
 
-    def key_masks(self, label: int, key_frame: Literal["amodal", "visible"]) -> tuple[Tensor, Tensor]:
+    def key_inputs(self, label: int, key_frame: Literal["amodal", "visible"]) -> tuple[Tensor, Tensor]:
         """What the keys of a class are computed from.
 
         Returns:
