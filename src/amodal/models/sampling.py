@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     SIZE = 0
     ANCHORS = 1
     PROPOSALS = 2
+    JITTER = 3
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""AB head of PGExp: from visible box and prior-expanded boxes to the amodal box B^a (Sec. 3.2, Eq. 4-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amodal.config import PGExpConfig
+from amodal.methods.pgexp_squeeze import make_squeeze
+from amodal.models.pooler import Pooler
+from amodal.priors.boxes import box_deltas, expand_boxes
+
+_POOL = 4  # cells a side, "in spatial size 4 considering computation complexity"
+
+
+class AmodalBoxHead(nn.Module):
+    """Pools the visible box and the boxes that it may grow to, and regresses B^a, whatever the class.
+
+    With ``box_expansion: prior`` the K maps of prior-expanded boxes are squeezed to one; with "plain" there is one
+    other box, B^o, and its map is taken as it is.
+
+    Args:
+        channels: C of the pyramid.
+        config: kind, K, widths and the reference of the deltas.
+    """
+
+    def __init__(self, channels: int, config: PGExpConfig) -> None:
+        super().__init__()
+        self.pooler = Pooler(_POOL)
+        prior = config.box_expansion == "prior"
+        self.squeeze = make_squeeze(config.aggregate, channels, config.k) if prior else None
+        self.fuse = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.fc1 = nn.Linear(channels * _POOL**2, config.box_channels)
+        self.fc2 = nn.Linear(config.box_channels, config.box_channels)
+        self.predictor = nn.Linear(config.box_channels, 4)
+        self.register_buffer("weights", torch.tensor(config.delta_weights), persistent=False)
+        self.weights: Tensor
+        nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        for bias in (self.fuse.bias, self.fc1.bias, self.fc2.bias, self.predictor.bias):
+            nn.init.zeros_(bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, features: Mapping[str, Tensor], batch: Tensor, seen: Tensor, others: Tensor, cues: Tensor
+    ) -> Tensor:
+        """Deltas from the reference box to B^a.
+
+        Args:
+            features: pyramid levels "0" to "3", float [B, C, H, W].
+            batch: int64 [N], image of each object.
+            seen: float32 [N, 4], B^v, xyxy pixels of the network image.
+            others: float32 [N, K, 4], prior-expanded boxes B^p (Eq. 4); B^o as [N, 1, 4] without a prior.
+            cues: float32 [N, K, 3], see :mod:`amodal.methods.pgexp_squeeze`; not read without a prior.
+
+        Returns:
+            float32 [N, 4], Faster R-CNN deltas multiplied by the delta weights.
+        """
+        boxes = torch.cat([seen[None], others.transpose(0, 1)])
+        pooled = self.pooler(features, boxes.flatten(0, 1), batch.repeat(len(boxes)))
+        maps = pooled.view(len(boxes), len(seen), *pooled.shape[1:])
+        expanded = maps[1] if self.squeeze is None else self.squeeze(lambda k: maps[k + 1], cues)
+        x = F.relu(self.fuse(torch.cat([expanded, maps[0]], dim=1))).flatten(1)
+        deltas: Tensor = self.predictor(F.relu(self.fc2(F.relu(self.fc1(x)))))
+        return deltas.float()
+
+    def encode(self, reference: Tensor, amodal: Tensor) -> Tensor:
+        """float32 [N, 4], what :meth:`forward` should say for boxes ``amodal`` (Eq. 5: B^a*); both xyxy, [N, 4]."""
+        return box_deltas(reference, amodal) * self.weights
+
+    def decode(self, deltas: Tensor, reference: Tensor, sizes: Tensor) -> Tensor:
+        """B^a float32 [N, 4], xyxy pixels, from deltas [N, 4] of boxes [N, 4], clipped to (height, width) [N, 2]."""
+        return expand_boxes(deltas / self.weights, reference, sizes)
