@@ -44,7 +44,7 @@ class HubMixin(ModelHubMixin):  # type: ignore[misc, unused-ignore]
             revision: branch, tag or commit of the Hugging Face repository.
             device: where the model goes.
         """
-        from amodal.train.checkpoints import CARD, CONFIG, WEIGHTS, load_model
+        from amodal.train.checkpoints import CARD, CONFIG, PRIOR, WEIGHTS, load_model
 
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
@@ -56,6 +56,6 @@ class HubMixin(ModelHubMixin):  # type: ignore[misc, unused-ignore]
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=[CONFIG, WEIGHTS, CARD],
+            allow_patterns=[CONFIG, WEIGHTS, CARD, f"{PRIOR}/*"],
         )
         return load_model(folder, device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,15 @@ from amodal.methods.base import Branch
 from amodal.models.backbone import Backbone
 from amodal.models.box_head import BoxHead
 from amodal.models.hub import HubMixin
-from amodal.models.rois import sample_rois
+from amodal.models.rois import sample_rois, sought
 from amodal.models.rpn import RegionProposalNetwork
 from amodal.models.sampling import Draws
 from amodal.models.transform import Batch, Transform
 from amodal.prediction import Prediction
 from amodal.structures import BranchOutput, LossTerm, RoIs, Targets
+
+if TYPE_CHECKING:
+    from amodal.priors.prior import Prior
 
 
 class AmodalRCNN(nn.Module, HubMixin):
@@ -61,6 +65,11 @@ class AmodalRCNN(nn.Module, HubMixin):
     def device(self) -> torch.device:
         """Where the parameters are; images may come from anywhere."""
         return self.transform.mean.device
+
+    @property
+    def prior(self) -> Prior | None:
+        """The expansion prior that the branch asks; None where it uses none."""
+        return getattr(self.branch, "prior", None)
 
     def set_step(self, seed: int, step: int) -> None:
         """Choose the random streams of the next training passes: image size, anchors, proposals, the branch's own.
@@ -114,10 +123,12 @@ class AmodalRCNN(nn.Module, HubMixin):
         batch, moved = self.transform(images, targets, self._draws)
         features = self.backbone(batch.images)
         losses: dict[str, LossTerm]
-        proposals, losses = self.rpn(features, batch.sizes, moved, self._draws)
-        sampled, is_object = sample_rois(proposals, moved, batch.sizes, self.config.box_head, self._draws)
+        goals = [sought(target, self.branch.detects) for target in moved]
+        proposals, losses = self.rpn(features, batch.sizes, goals, self._draws)
+        sampled, is_object = sample_rois(proposals, goals, batch.sizes, self.config.box_head, self._draws)
         positives, terms = self.box_head.train_step(features, sampled, is_object)
         losses.update(terms)
+        positives, sampled = replace(positives, targets=moved), replace(sampled, targets=moved)
         output: BranchOutput = self.branch(features, positives)
         losses.update(self.branch.loss(output, positives, features))
         losses.update(self.branch.extra_loss(features, sampled, is_object))

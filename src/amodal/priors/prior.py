@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from amodal.config import PriorConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
+from amodal.priors.prior_io import load_prior, save_prior
 from amodal.priors.types import GRID, Retrieved
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Prior(nn.Module):
         flow: S^f; None where ``config.flow`` is "nearest".
         bank: the slots.
         rerank_weight: weight of inconsistency in re-ranking, as fitted on the training data.
+        data: digest of the annotations that it was fitted on; "" where unknown.
     """
 
     config: PriorConfig
@@ -50,12 +53,14 @@ class Prior(nn.Module):
         flow: FlowNet | None,
         bank: Bank,
         rerank_weight: float = 0.0,
+        data: str = "",
     ) -> None:
         super().__init__()
         self.config = config
         self.class_names = list(class_names)
         self.category_ids = [int(value) for value in category_ids]
         self.rerank_weight = float(rerank_weight)
+        self.data = data
         self.bank = bank
         # Past nn.Module's registration: no parameter of the detector, no tensor of its checkpoint.
         object.__setattr__(self, "encoder", encoder.float().eval().requires_grad_(False))
@@ -69,7 +74,7 @@ class Prior(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Prior:
         """Follows the detector to its device; parts stay float32."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(torch.empty(0, device=self.device)).device
         if device != self.device:
             self.encoder.to(device)
@@ -111,6 +116,12 @@ class Prior(nn.Module):
                 exclude_images=exclude_images,
             )
 
+    def keys(self, label: int) -> Tensor:
+        """float32 [K_s, D], codes of the slots of a class; made by E at the first question and kept."""
+        if label not in self._keys:
+            self._keys[label] = self.encode(*self.bank.key_inputs(label, self.config.key_frame))
+        return self._keys[label]
+
     @torch.no_grad()
     def query_codes(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """float32 [R, D], the keys that visible masks [R, 28, 28] in the frames ``boxes`` are looked up with."""
@@ -130,11 +141,7 @@ class Prior(nn.Module):
         Returns:
             float32 [N, D], D = ``config.encoder``, one more with ``config.key_aspect``.
         """
-        codes: Tensor = self.encoder(masks.float())
-        if not self.config.key_aspect:
-            return codes
-        width, height = sizes.clamp(min=1e-3).unbind(1)
-        return torch.cat([codes, self.config.key_aspect * (width / height).log()[:, None]], dim=1)
+        return encode(self.encoder, self.config, masks, sizes)
 
     @torch.no_grad()
     def solve(self, visible: Tensor, amodal: Tensor, *, halved: bool = True) -> Tensor:
@@ -156,6 +163,15 @@ class Prior(nn.Module):
             flow = nearest_flow(seen, amodal.float()) if self.flow is None else self.flow(seen, amodal.float())
             return halve(flow) if halved else flow
 
+    def save(self, folder: str | Path) -> None:
+        """Writes the prior into ``folder``, see :mod:`amodal.priors.prior_io`."""
+        save_prior(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Prior:
+        """The prior in a folder; ConfigError or WeightsError name the file that is missing, damaged or does not fit."""
+        return load_prior(folder, device)
+
     def check_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Refuses a model whose classes are not the prior's, in the same order, with a :class:`ConfigError`."""
         ours = list(zip(self.category_ids, self.class_names, strict=True))
@@ -170,3 +186,13 @@ class Prior(nn.Module):
             f"class {place + 1} is {name(*ours[place])} in the prior, {name(*theirs[place])} in the model; "
             "fit a prior for these data"
         )
+
+
+@torch.no_grad()
+def encode(encoder: MaskEncoder, config: PriorConfig, masks: Tensor, sizes: Tensor) -> Tensor:
+    """Keys of visible masks; see :meth:`Prior.encode`."""
+    codes: Tensor = encoder(masks.float())
+    if not config.key_aspect:
+        return codes
+    width, height = sizes.clamp(min=1e-3).unbind(1)
+    return torch.cat([codes, config.key_aspect * (width / height).log()[:, None]], dim=1)

@@ -1,4 +1,7 @@
-"""Checkpoint folders: ``config.yaml``, ``model.safetensors``, ``README.md``. Nothing is ever unpickled."""
+"""Checkpoint folders: ``config.yaml``, ``model.safetensors``, ``README.md``, and ``prior/`` where the system uses one.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from amodal.train.card import model_card
 if TYPE_CHECKING:
     from amodal.models.rcnn import AmodalRCNN
 
-CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD, PRIOR = "config.yaml", "model.safetensors", "README.md", "prior"
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
 
@@ -49,6 +52,8 @@ def save_model(
     }
     (folder / CONFIG).write_text(dump_yaml(data), encoding="utf-8")
     save_file(_state(model, half), folder / WEIGHTS, metadata={"format": "pt"})
+    if model.prior is not None:
+        model.prior.save(folder / PRIOR)
     (folder / CARD).write_text(model_card(model, card or {}), encoding="utf-8")
 
 
@@ -56,8 +61,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
     """The detector of a checkpoint folder, in eval mode.
 
     Raises:
-        ConfigError: ``config.yaml`` is missing, damaged or of a newer release.
-        WeightsError: the weights are missing, damaged, pickled, not finite, or do not fit the configuration.
+        ConfigError: ``config.yaml`` or the prior's is missing, damaged or of a newer release.
+        WeightsError: weights or prior are missing, damaged, pickled, not finite, or do not fit the configuration.
     """
     from amodal.models.build import build
 
@@ -65,7 +70,15 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
     config, class_names, category_ids = read_checkpoint_config(folder)
     with open_weights(folder / WEIGHTS):
         pass  # A damaged file is found before the model is built.
-    model = build(config.system, len(class_names), config=config, class_names=class_names, category_ids=category_ids)
+    prior = folder / PRIOR if config.method is not None and config.method.uses_prior else None
+    model = build(
+        config.system,
+        len(class_names),
+        config=config,
+        class_names=class_names,
+        category_ids=category_ids,
+        prior=prior,
+    )
     expected = model.state_dict()
     tensors = read_weights(folder / WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
     model.load_state_dict(tensors)

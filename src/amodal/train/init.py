@@ -1,4 +1,4 @@
-"""Starting a run from the weights of a checkpoint, whose classes may be others."""
+"""Starting a run from the weights of a checkpoint, whose classes and heads may be others."""
 
 from __future__ import annotations
 
@@ -13,34 +13,52 @@ from amodal.train.checkpoints import WEIGHTS, check_folder, open_weights, read_c
 if TYPE_CHECKING:
     from amodal.models.rcnn import AmodalRCNN
 
+_BRANCH = "branch."
+
+
+def check_system(checkpoint: str | Path, system: str) -> None:
+    """Refuses a checkpoint of another system with a :class:`ConfigError`, before anything expensive is done."""
+    folder = check_folder(checkpoint)
+    theirs = read_checkpoint_config(folder)[0].system
+    if theirs != system:
+        raise ConfigError(f"{folder}: is a {theirs}, this run trains a {system}")
+
 
 def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
-    """Copies a checkpoint's weights into ``model``; tensors that depend on the class count keep their fresh values.
+    """Copies a checkpoint's weights into ``model``.
+
+    Tensors that depend on the class count keep their fresh values, and so do heads of the branch that the checkpoint
+    does not have (it is another set of the same system); heads that only the checkpoint has are left out. Its expansion
+    prior is never taken over: the bank belongs to the data.
 
     Args:
         model: the detector to fill.
         checkpoint: folder of a checkpoint of the same system and the same widths.
 
     Returns:
-        One line that tells what was copied.
+        One line that tells what was copied and what was not.
 
     Raises:
         ConfigError: the checkpoint is of another system.
-        WeightsError: it is damaged, or differs in more than its classes.
+        WeightsError: it is damaged, or differs in more than its classes and its branch's heads.
     """
+    check_system(checkpoint, model.config.system)
     folder = check_folder(checkpoint)
-    config, class_names, _ = read_checkpoint_config(folder)
-    if config.system != model.config.system:
-        raise ConfigError(f"{folder}: is a {config.system}, this run trains a {model.config.system}")
+    _, class_names, _ = read_checkpoint_config(folder)
     ours, theirs = len(model.class_names), len(class_names)
     fresh: list[str] = []
+    new: list[str] = []
     path = folder / WEIGHTS
     state = model.state_dict()
     with open_weights(path) as file:
         names = set(file.keys())
         for name, own in state.items():
             if name not in names:
-                raise WeightsError(f"{path}: tensor {name!r} is missing; the model's settings differ from this run's")
+                if not name.startswith(_BRANCH):
+                    reason = "the model's settings differ from this run's"
+                    raise WeightsError(f"{path}: tensor {name!r} is missing; {reason}")
+                new.append(name)
+                continue
             shape = list(file.get_slice(name).get_shape())
             if shape == list(own.shape):
                 value = file.get_tensor(name)
@@ -51,10 +69,20 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
                 fresh.append(name)
             else:
                 raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, this run's model has {list(own.shape)}")
-    copied = f"init: {len(state) - len(fresh)} tensors from {folder}"
-    if not fresh:
-        return copied
-    return f"{copied}; {len(fresh)} start afresh ({theirs} classes there, {ours} here): {', '.join(fresh)}"
+    surplus = sorted(names - set(state))
+    parts = [f"init: {len(state) - len(fresh) - len(new)} tensors from {folder}"]
+    if fresh:
+        parts.append(f"{len(fresh)} start afresh ({theirs} classes there, {ours} here): {', '.join(fresh)}")
+    if new:
+        parts.append(f"{len(new)} start afresh, not in it: {_modules(new)}")
+    if surplus:
+        parts.append(f"{len(surplus)} of it are left out, not in this run's model: {_modules(surplus)}")
+    return "; ".join(parts)
+
+
+def _modules(names: list[str]) -> str:
+    """The modules of tensors, each once, in order."""
+    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
 
 
 def _per_class(shape: list[int], classes: int, own: torch.Size, own_classes: int) -> bool:

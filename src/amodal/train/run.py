@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
@@ -20,14 +21,17 @@ from amodal.train.atomic import recover, replace_folder
 from amodal.train.checkpoints import save_model
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, make_optimizer, train_step
-from amodal.train.init import start_from
+from amodal.train.init import check_system, start_from
 from amodal.train.log import CsvLog
+from amodal.train.prior import run_prior
 from amodal.train.schedule import learning_rate
 from amodal.train.state import RunState, read_state, restore, save_state
 from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
 
 if TYPE_CHECKING:
+    from amodal.data.store import AnnotationSet
     from amodal.models.rcnn import AmodalRCNN
+    from amodal.priors.prior import Prior
 
 
 @dataclass
@@ -65,13 +69,16 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         recover(last)
     accelerator.wait_for_everyone()
     resuming = _resumes(last, resume)
+    if init is not None and not resuming:
+        check_system(init, config.model.system)
     images, val = load_data(config)
     data = images.data.annotations
     facts = fingerprint(images)
     state = read_state(last, config, facts) if resuming else RunState(0, None, {}, facts)
 
+    prior = run_prior(config, data, facts["digest"], accelerator, last if resuming else None)
     fresh = init is None and not resuming
-    model = _build(config, data.class_names, [int(i) for i in data.category_ids], pretrained=fresh)
+    model = _build(config, data, prior, pretrained=fresh)
     if init is not None and not resuming:
         accelerator.print(start_from(model, init))
     optimizer = make_optimizer(model, config.optim)
@@ -179,15 +186,16 @@ def _resumes(last: Path, resume: bool) -> bool:
     return resume and last.exists()
 
 
-def _build(config: TrainConfig, class_names: list[str], category_ids: list[int], *, pretrained: bool) -> AmodalRCNN:
+def _build(config: TrainConfig, data: AnnotationSet, prior: Prior | None, *, pretrained: bool) -> AmodalRCNN:
     from amodal.models.build import build
 
     return build(
         config.model.system,
-        len(class_names),
+        len(data.class_names),
         config=config.model,
-        class_names=class_names,
-        category_ids=category_ids,
+        class_names=data.class_names,
+        category_ids=data.category_ids,
+        prior=prior,
         pretrained=pretrained,
         seed=config.seed,
     )
@@ -196,6 +204,8 @@ def _build(config: TrainConfig, class_names: list[str], category_ids: list[int],
 def _accelerator(config: TrainConfig) -> Accelerator:
     # No batch statistics exist, so buffers are equal everywhere without being sent.
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # The others wait while the main process fits a prior.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
     cuda = torch.cuda.is_available()
     if config.precision == "fp16" and not cuda:
         raise ConfigError("precision is 'fp16', this device has no float16 training; take 'no' or 'bf16'")
@@ -204,7 +214,10 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     # Accelerate keeps the precision of a process's first run for ever; a second run may want another one.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out, kwargs_handlers=[kwargs]
+        mixed_precision=config.precision,
+        log_with="tensorboard",
+        project_dir=config.out,
+        kwargs_handlers=[kwargs, patience],
     )
     if config.batch_size % (accelerator.num_processes * config.accumulate):
         rule = f"a multiple of accumulate ({config.accumulate}) times processes ({accelerator.num_processes})"

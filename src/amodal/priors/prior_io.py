@@ -1,0 +1,129 @@
+"""The folder of an expansion prior: ``prior.yaml`` and encoder, flow solver and bank as safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from amodal.config import PriorConfig, TrainConfig
+from amodal.config_io import check_version, dump_yaml, nearest, read_yaml, structure
+from amodal.errors import ConfigError, WeightsError
+from amodal.train.checkpoints import read_weights
+
+if TYPE_CHECKING:
+    from amodal.priors.prior import Prior
+
+M = TypeVar("M", bound=nn.Module)
+
+VERSION = 1
+SETTINGS, ENCODER, FLOW = "prior.yaml", "encoder.safetensors", "flow.safetensors"
+_KEYS = {
+    "fit": dict,
+    "class_names": list,
+    "category_ids": list,
+    "flow_widths": list,
+    "rerank_weight": float,
+    "data": str,
+}
+
+
+def save_prior(prior: Prior, folder: str | Path) -> None:
+    """Writes a prior into ``folder`` (made where missing, files of the same names replaced)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "version": VERSION,
+        "fit": asdict(prior.config),
+        "class_names": prior.class_names,
+        "category_ids": prior.category_ids,
+        "flow_widths": [] if prior.flow is None else list(prior.flow.widths),
+        "rerank_weight": prior.rerank_weight,
+        "data": prior.data,
+    }
+    (folder / SETTINGS).write_text(dump_yaml(data), encoding="utf-8")
+    _write(prior.encoder, folder / ENCODER)
+    (folder / FLOW).unlink(missing_ok=True)
+    if prior.flow is not None:
+        _write(prior.flow, folder / FLOW)
+    prior.bank.save(folder)
+
+
+def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
+    """The prior in a folder; its bank is mapped into memory, not read.
+
+    Raises:
+        ConfigError: ``prior.yaml`` is missing, damaged or of a newer release.
+        WeightsError: the folder or a file of tensors is missing or damaged, or they do not fit ``prior.yaml``.
+    """
+    from amodal.priors.bank import Bank
+    from amodal.priors.encoder import MaskEncoder
+    from amodal.priors.flow import FlowNet
+    from amodal.priors.prior import Prior
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: no such folder of an expansion prior (amodal prior fit makes one)")
+    config, data = read_settings(folder)
+    encoder = _read(MaskEncoder(config.encoder), folder / ENCODER)
+    flow = None
+    if config.flow == "network":
+        a, b, c, d = data["flow_widths"]
+        flow = _read(FlowNet((a, b, c, d)), folder / FLOW)
+    bank = Bank.load(folder)
+    classes = len(data["class_names"])
+    if bank.num_classes != classes:
+        raise WeightsError(f"{folder}: the bank has {bank.num_classes} classes, {SETTINGS} names {classes}")
+    if bank.slots != config.slots:
+        raise WeightsError(f"{folder}: the bank has {bank.slots} slots a class, {SETTINGS} says {config.slots}")
+    names = (data["class_names"], data["category_ids"])
+    prior = Prior(config, *names, encoder, flow, bank, data["rerank_weight"], data["data"])
+    return prior.to(device)
+
+
+def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
+    """How a prior was fitted, and the rest of its ``prior.yaml``.
+
+    Raises:
+        ConfigError: the file is missing, damaged or of a newer release; names file and key.
+    """
+    path = folder / SETTINGS
+    data = read_yaml(path)
+    check_version(data.pop("version", 1), path)
+    for key in data:
+        if key not in _KEYS:
+            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), list(_KEYS))}")
+    for key, kind in _KEYS.items():
+        if key not in data:
+            raise ConfigError(f"{path}: {key} is missing")
+        if not isinstance(data[key], (int, float) if kind is float else kind):
+            raise ConfigError(f"{path}: {key} is {data[key]!r}, must be a {kind.__name__}")
+    config = structure(TrainConfig, {"prior_fit": data.pop("fit")}, str(path)).prior_fit
+    names, ids, widths = data["class_names"], data["category_ids"], data["flow_widths"]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: class_names must be a list of names")
+    if not _are_counts(ids) or len(set(ids)) != len(ids) or len(ids) != len(names):
+        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+    if config.flow == "network" and (len(widths) != 4 or not _are_counts(widths) or not 1 <= min(widths) <= 4096):
+        raise ConfigError(f"{path}: flow_widths is {widths!r}, must be four numbers of channels")
+    if not 0 <= data["rerank_weight"] < float("inf"):
+        raise ConfigError(f"{path}: rerank_weight is {data['rerank_weight']!r}, must be >= 0")
+    return config, data
+
+
+def _are_counts(values: list[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _write(module: nn.Module, path: Path) -> None:
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def _read(module: M, path: Path) -> M:
+    module.load_state_dict(read_weights(path, module.state_dict(), SETTINGS))
+    return module
