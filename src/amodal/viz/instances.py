@@ -187,7 +187,8 @@ def _draw_box(pen: ImageDraw.ImageDraw, corners: npt.NDArray[np.float64], color:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def label_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all words in pictures, in pixels; it comes with Pillow."""
     return ImageFont.load_default(size)
 
 
@@ -201,7 +202,7 @@ def _draw_labels(
 ) -> None:
     """Labels on a ground of the instance's colour, where they cover other labels as little as possible."""
     crowd = float(np.clip(1.15 - len(texts) / 100, 0.65, 1.0))
-    font = _font(max(9, round(15 * unit * crowd)))
+    font = label_font(max(9, round(15 * unit * crowd)))
     pad = max(2, round(3 * unit * crowd))
     bounds = [pen.textbbox((0, 0), text, font=font) for text in texts]
     height = max((bound[3] for bound in bounds), default=0) + 2 * pad

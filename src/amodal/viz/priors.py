@@ -1,0 +1,331 @@
+"""Fig. 5: what the prior of an object looks like. From plain arrays; who makes them does not matter here.
+
+An :class:`Explanation` holds one object. :func:`rows_of` gives its pictures in rows with headings and captions, which
+the report sets as a page and :func:`figure` as one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from amodal.viz.instances import label_font
+from amodal.viz.prior_panels import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    RED,
+    Bools,
+    Color,
+    Floats,
+    Pixels,
+    View,
+    box_panel,
+    candidate_panel,
+    flow_panel,
+    image_panel,
+    masks_panel,
+    place,
+    view_around,
+)
+
+TOP = 3
+"""Priors of each kind that are shown."""
+
+
+@dataclass
+class BoxPriors:
+    """What the box search retrieved, nearest first.
+
+    Attributes:
+        boxes: [K, 4], prior-expanded boxes B^p_k = T^r_k(B^v) (Eq. 4), xyxy pixels of the image.
+        distance: [K], L2 distance of the keys; infinite where a slot is missing.
+    """
+
+    boxes: Floats
+    distance: Floats
+
+
+@dataclass
+class FlowPriors:
+    """What the mask search retrieved, nearest first; all in the frame ``box``.
+
+    Attributes:
+        box: [4], B^a, xyxy pixels of the image.
+        visible: [28, 28], M^{v,e}.
+        amodal: [K, 28, 28], amodal masks of the slots.
+        flows: [K, 2, G, G], flow transformations (Eq. 3), backward, (x, y), normalised; None: the system makes none.
+        distance: [K].
+    """
+
+    box: Floats
+    visible: Floats
+    amodal: Floats
+    flows: Floats | None
+    distance: Floats
+
+
+@dataclass
+class Reranked:
+    """The M candidates of the box search, nearest first, and which of them the re-ranking kept.
+
+    Attributes:
+        boxes: [M, 4], T^r_m(B^v), xyxy pixels of the image.
+        amodal: [M, 28, 28], their amodal masks in these boxes.
+        distance: [M], L2 distance of the keys.
+        inconsistency: [M], 0 to 2, disagreement with what else is seen.
+        kept: bool [M].
+        others: [S, S], visible masks of other objects, in the frame ``context``.
+        context: [4], xyxy pixels of the image.
+    """
+
+    boxes: Floats
+    amodal: Floats
+    distance: Floats
+    inconsistency: Floats
+    kept: Bools
+    others: Floats
+    context: Floats
+
+
+@dataclass
+class Explanation:
+    """One object on its way through PGExp. Boxes are xyxy pixels of the image; K may be 0.
+
+    Attributes:
+        name: class name.
+        frame: [4], B^o, the frame of ``visible``.
+        visible: [28, 28], M^v, probability or 0 / 1.
+        visible_box: [4], B^v.
+        score: of the detection; None: the object is an annotated one.
+        amodal_box: [4], B^a; None: there is no estimate.
+        amodal: [S, S], M^a in the frame ``amodal_box``; None: there is no estimate.
+        label: 0-based class.
+        boxes: of the box search; None: there was none.
+        flows: of the mask search; None: there was none.
+        reranked: None: retrieval was plain.
+    """
+
+    name: str
+    frame: Floats
+    visible: Floats
+    visible_box: Floats
+    score: float | None = None
+    amodal_box: Floats | None = None
+    amodal: Floats | None = None
+    label: int = 0
+    boxes: BoxPriors | None = None
+    flows: FlowPriors | None = None
+    reranked: Reranked | None = None
+
+
+@dataclass
+class Truth:
+    """The annotated object: box [4] xyxy pixels of the image, masks bool [H, W] of the image."""
+
+    box: Floats
+    amodal: Bools
+    visible: Bools
+
+
+@dataclass
+class Row:
+    """Pictures that belong together.
+
+    Attributes:
+        heading: words and their colours; they are the legend at once.
+        panels: uint8 [h, w, 3] each.
+        captions: one a panel.
+    """
+
+    heading: list[tuple[str, Color]]
+    panels: list[Pixels]
+    captions: list[str]
+
+
+def rows_of(
+    explanation: Explanation, image: Pixels | None, truth: Truth | None = None, *, top: int = TOP, side: int = 300
+) -> list[Row]:
+    """The pictures of one object; rows for which there is nothing to show are left out.
+
+    Args:
+        explanation: the object.
+        image: uint8 [H, W, 3]; None: a plain ground.
+        truth: the annotated object; None where it is unknown.
+        top: priors a row.
+        side: pixels of a panel's longer side.
+    """
+    view = _view(explanation, image, truth, top, side)
+    rows = []
+    if explanation.amodal is not None and image is not None:
+        rows.append(_estimate_row(view, explanation, image, truth))
+    if explanation.boxes is not None:
+        rows.append(_box_row(view, explanation, explanation.boxes, image, truth, top))
+    if explanation.flows is not None:
+        rows.append(_flow_row(explanation.flows, top, side))
+    if explanation.reranked is not None:
+        rows += _rerank_rows(explanation, explanation.reranked, image, top, side)
+    return [row for row in rows if row.panels]
+
+
+def _view(explanation: Explanation, image: Pixels | None, truth: Truth | None, top: int, side: int) -> View:
+    shown = [explanation.visible_box, explanation.amodal_box, None if truth is None else truth.box]
+    boxes = [box for box in shown if box is not None]
+    if explanation.boxes is not None:
+        boxes += list(explanation.boxes.boxes[:top])
+    return view_around(np.stack(boxes), None if image is None else image.shape[:2], side)
+
+
+def _estimate_row(view: View, explanation: Explanation, image: Pixels, truth: Truth | None) -> Row:
+    assert explanation.amodal is not None
+    assert explanation.amodal_box is not None
+    box, frame = explanation.amodal_box, explanation.frame
+    score = "" if explanation.score is None else f", score {explanation.score:.2f}"
+    panels = [
+        image_panel(view, image),
+        masks_panel(view, image, box, explanation.amodal, box, explanation.visible, frame),
+    ]
+    captions = ["picture", f"estimate{score}"]
+    if truth is not None:
+        whole = np.array([0, 0, truth.amodal.shape[1], truth.amodal.shape[0]], float)
+        panels.append(masks_panel(view, image, truth.box, truth.amodal, whole, truth.visible, whole))
+        captions.append("truth")
+    heading = [("Estimate and truth:", INK), ("filled: seen, hatched: hidden", INK)]
+    return Row(heading, panels, captions)
+
+
+def _box_row(
+    view: View, explanation: Explanation, found: BoxPriors, image: Pixels | None, truth: Truth | None, top: int
+) -> Row:
+    heading = [("Regression transformations:", INK), ("visible box", BLUE), ("prior-expanded box", RED)]
+    if truth is not None:
+        heading.append(("dashed: true amodal box", INK))
+    panels, captions = [], []
+    for rank in _there(found.distance, top):
+        box = found.boxes[rank]
+        known = None if truth is None else truth.box
+        panels.append(
+            box_panel(view, image, explanation.visible, explanation.frame, explanation.visible_box, box, known)
+        )
+        iou = "" if known is None else f", box IoU {box_iou(box, known):.2f}"
+        captions.append(f"{_rank(rank)}, distance {found.distance[rank]:.2f}{iou}")
+    return Row(heading, panels, captions)
+
+
+def _flow_row(found: FlowPriors, top: int, side: int) -> Row:
+    heading = [("Flow transformations:", INK), ("visible mask", BLUE), ("retrieved amodal mask", RED)]
+    if found.flows is None:
+        heading[0] = ("Retrieved shapes:", INK)
+    else:
+        heading.append(("arrows: expansion", GREY))
+    ranks = _there(found.distance, top)
+    flows = [None if found.flows is None else found.flows[rank] for rank in ranks]
+    panels = [
+        flow_panel(found.visible, found.amodal[rank], flow, found.box, side)
+        for rank, flow in zip(ranks, flows, strict=True)
+    ]
+    return Row(heading, panels, [f"{_rank(rank)}, distance {found.distance[rank]:.2f}" for rank in ranks])
+
+
+def _rerank_rows(explanation: Explanation, found: Reranked, image: Pixels | None, top: int, side: int) -> list[Row]:
+    """The nearest candidates that were kept, and the nearest ones that were not."""
+    there = np.isfinite(found.distance)
+    chosen = {
+        "kept": np.flatnonzero(there & found.kept)[:top],
+        "thrown away": np.flatnonzero(there & ~found.kept)[:top],
+    }
+    shown = np.concatenate(list(chosen.values()))
+    around = np.concatenate([found.boxes[shown], explanation.visible_box[None]])
+    view = view_around(around, None if image is None else image.shape[:2], side)
+    seen = place(explanation.visible[None], explanation.frame[None], view)[0]
+    others = place(found.others[None], found.context[None], view)[0]
+    shapes = dict(zip(shown.tolist(), place(found.amodal[shown], found.boxes[shown], view), strict=True))
+    rows: list[Row] = []
+    for what, ranks in chosen.items():
+        count = int((there & (found.kept if what == "kept" else ~found.kept)).sum())
+        heading = [(f"Re-ranking, {what} ({count} of {int(there.sum())}):", INK)]
+        if not rows:
+            heading += [("seen", BLUE), ("seen, not in the candidate", FAINT), ("hidden by others", GREEN)]
+            heading += [("hidden by nothing", RED), ("others", GREY)]
+        panels = [
+            candidate_panel(view, image, seen, others, shapes[rank], found.boxes[rank]) for rank in ranks.tolist()
+        ]
+        captions = [
+            f"{_rank(rank)}, distance {found.distance[rank]:.2f}, inconsistency {found.inconsistency[rank]:.2f}"
+            for rank in ranks.tolist()
+        ]
+        rows.append(Row(heading, panels, captions))
+    return rows
+
+
+def _there(distance: Floats, top: int) -> list[int]:
+    """Positions of the first ``top`` slots that are not missing."""
+    found: list[int] = np.flatnonzero(np.isfinite(distance))[:top].tolist()
+    return found
+
+
+def _rank(position: int) -> str:
+    return "nearest" if position == 0 else f"no. {position + 1}"
+
+
+def box_iou(first: Floats, second: Floats) -> float:
+    """Intersection over union of two boxes xyxy [4]; 0 where both have no area."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    shared = float((high - low).clip(0).prod())
+    areas = sum(float((box[2:] - box[:2]).clip(0).prod()) for box in (first, second))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+_GAP, _MARGIN, _TITLE, _HEADING, _CAPTION = 14, 22, 22, 16, 14
+
+
+def figure(rows: Sequence[Row], title: str, *, subtitle: str = "", side: int = 300) -> Pixels:
+    """Rows of one object as one picture, uint8 [H, W, 3], on white.
+
+    Args:
+        rows: as :func:`rows_of` gives them, of panels at most ``side`` pixels long.
+        title: first line.
+        subtitle: second line.
+        side: pixels of a cell.
+    """
+    columns = max((len(row.panels) for row in rows), default=1)
+    width = max(columns, TOP) * (side + _GAP) - _GAP + 2 * _MARGIN
+    heights = [max(panel.shape[0] for panel in row.panels) for row in rows]
+    top = _MARGIN + round(1.5 * _TITLE) + (round(1.7 * _CAPTION) if subtitle else 0)
+    extra = round(2.6 * _HEADING) + round(1.9 * _CAPTION)
+    page = Image.new("RGB", (width, top + sum(heights) + len(rows) * extra + _MARGIN), (255, 255, 255))
+    pen = ImageDraw.Draw(page)
+    pen.text((_MARGIN, _MARGIN), title, font=label_font(_TITLE), fill=INK)
+    if subtitle:
+        pen.text((_MARGIN, _MARGIN + round(1.5 * _TITLE)), subtitle, font=label_font(_CAPTION), fill=(95, 100, 108))
+    for row, height in zip(rows, heights, strict=True):
+        _heading(pen, row.heading, top + _HEADING)
+        top += round(2.6 * _HEADING)
+        for column, (panel, caption) in enumerate(zip(row.panels, row.captions, strict=True)):
+            left = _MARGIN + column * (side + _GAP) + (side - panel.shape[1]) // 2
+            page.paste(Image.fromarray(panel), (left, top + (height - panel.shape[0]) // 2))
+            pen.text(
+                (_MARGIN + column * (side + _GAP) + side / 2, top + height + 5),
+                caption,
+                font=label_font(_CAPTION),
+                fill=(70, 75, 82),
+                anchor="ma",
+            )
+        top += height + round(1.9 * _CAPTION)
+    return np.asarray(page)
+
+
+def _heading(pen: ImageDraw.ImageDraw, words: Sequence[tuple[str, Color]], top: int) -> None:
+    """Words behind each other, those of a colour behind a dot of it."""
+    left, font = float(_MARGIN), label_font(_HEADING)
+    for text, color in words:
+        if color != INK:
+            pen.ellipse((left, top + 4, left + 11, top + 15), fill=color)
+            left += 17
+        pen.text((left, top), text, font=font, fill=INK)
+        left += pen.textlength(text, font=font) + _HEADING
