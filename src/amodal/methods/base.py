@@ -8,6 +8,7 @@ paper predicts. It never asks whether it is training: regions are of one type in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -24,9 +25,11 @@ class Branch(nn.Module, ABC):
 
     Class attributes:
         has_visible: whether the system predicts visible masks.
+        detects: which boxes RPN and box head look for; ``rois.boxes`` are such boxes.
     """
 
     has_visible: bool = False
+    detects: Literal["amodal", "visible"] = "amodal"
 
     def set_step(self, seed: int, step: int) -> None:
         """Told before each training step: seed of the run, optimiser step from 0. For schedules and random streams."""

@@ -25,6 +25,8 @@ from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.pooler import Pooler
 from amodal.models.sampling import Draws, Purpose
 from amodal.priors.boxes import expand_boxes
+from amodal.priors.consistency import context_boxes, inconsistency, rerank
+from amodal.priors.evidence import predicted_evidence, truth_evidence
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID, Retrieved
 from amodal.structures import BranchOutput, LossTerm, RoIs
@@ -59,6 +61,7 @@ class PGExp(Branch):
         channels = config.backbone.channels
         self.method = method
         self.k = method.k
+        self.detects = method.detects
         self.prior = prior
         self.soft_targets = config.mask_head.soft_targets
         self.pooler = Pooler(config.mask_head.pool_size)
@@ -197,17 +200,58 @@ class PGExp(Branch):
 
     # What the steps rest on.
 
-    def cues(self, found: Retrieved | None, visible: Tensor, seen: Tensor, rois: RoIs) -> Tensor:
-        """float32 [R, K, 3], what the attention over priors sees: distance by the K priors' mean, inconsistency, 1.
+    def search(self, query: Tensor, frames: Tensor, rois: RoIs) -> Retrieved:
+        """The nearest slots of each object's class: K, or with re-ranking ``candidates`` to choose K from.
 
-        Zeros for a missing prior. Only ``aggregate: attention`` reads them.
+        The query is a visible mask float32 [R, 28, 28], probabilities in ``frames`` [R, 4]; the prior cuts it at 0.5.
         """
-        if found is None:
-            return visible.new_zeros(len(rois), 0, CUES)
+        count = self.k if self.rerank_weight == 0 else max(self.method.candidates, self.k)
+        annotations = images = None
+        if rois.targets is not None and self.method.exclude == "instance":
+            annotations = matched(rois, "annotation_ids")
+        if rois.targets is not None and self.method.exclude == "image":
+            images = rois.batch.new_tensor([targets.image_id for targets in rois.targets])[rois.batch]
+        return self._known().search(
+            query, frames, rois.labels, count, exclude_annotations=annotations, exclude_images=images
+        )
+
+    @property
+    def rerank_weight(self) -> float:
+        """Weight of the inconsistency in re-ranking; 0: plain retrieval."""
+        if self.method.rerank == "none":
+            return 0.0
+        weight = self.method.rerank_weight
+        return self._known().rerank_weight if weight is None else weight
+
+    def inconsistency(self, found: Retrieved, visible: Tensor, seen: Tensor, rois: RoIs) -> Tensor:
+        """float32 [R, M], how little each prior, placed in T^r_m(B^v), agrees with what is seen; 0 is best (PGExp+)."""
+        boxes = self.prior_boxes(found, seen, rois)
+        context = context_boxes(boxes, seen)
+        others = self.others(visible, rois, context)
+        return inconsistency(visible, rois.boxes, found.amodal, boxes, others, context)
+
+    def others(self, visible: Tensor, rois: RoIs, context: Tensor) -> Tensor:
+        """What is seen of other objects, float32 [R, 56, 56], 0 or 1, in the frames ``context`` [R, 4] (PGExp+).
+
+        Annotated visible masks in training, predicted ones (``visible``, [R, 28, 28] in B^o) in test.
+        """
+        if rois.targets is not None:
+            return truth_evidence(rois, context)
+        return predicted_evidence(rois, visible, context)
+
+    def cues(self, found: Retrieved | None, visible: Tensor, seen: Tensor, rois: RoIs) -> Tensor:
+        """float32 [R, K, 3], what attention sees of each prior: distance by the K priors' mean, inconsistency, 1.
+
+        Zeros for a missing prior, and throughout where nothing reads them.
+        """
+        if found is None or self.method.aggregate == "concat":
+            return visible.new_zeros(len(rois), self.k, CUES)
         there = found.distance.isfinite()
         distance = torch.where(there, found.distance, 0.0)
         mean = distance.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.stack([distance / mean.clamp(min=1e-6), torch.zeros_like(distance), there.to(distance)], dim=-1)
+        doubt = torch.where(there, self.inconsistency(found, visible, seen, rois), 0.0)
+        doubt = torch.where(doubt.isfinite(), doubt, 0.0)
+        return torch.stack([distance / mean.clamp(min=1e-6), doubt, there.to(distance)], dim=-1)
 
     def warm_up(self, boxes: Tensor, rois: RoIs) -> Tensor:
         """B^a of the first ``warmup_steps`` in training: true amodal boxes, moved and resized a little at random."""
@@ -222,14 +266,10 @@ class PGExp(Branch):
         return expand_boxes(torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1), true, _sizes(rois))
 
     def _retrieve(self, query: Tensor, frames: Tensor, visible: Tensor, seen: Tensor, rois: RoIs) -> Retrieved:
-        annotations = images = None
-        if rois.targets is not None and self.method.exclude == "instance":
-            annotations = matched(rois, "annotation_ids")
-        if rois.targets is not None and self.method.exclude == "image":
-            images = rois.batch.new_tensor([targets.image_id for targets in rois.targets])[rois.batch]
-        return self._known().search(
-            query, frames, rois.labels, self.k, exclude_annotations=annotations, exclude_images=images
-        )
+        """The K priors for a query in some frames, of which V and B^v are looked at in re-ranking."""
+        found = self.search(query, frames, rois)
+        weight = self.rerank_weight
+        return found if weight == 0 else rerank(found, self.inconsistency(found, visible, seen, rois), weight, self.k)
 
     def _known(self) -> Prior:
         if self.prior is None:

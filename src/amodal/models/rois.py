@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -58,6 +61,19 @@ def sample_rois(
         targets=targets,
     )
     return sampled, is_object
+
+
+def sought(targets: Targets, detects: Literal["amodal", "visible"]) -> Targets:
+    """Ground truth as proposals and box head see it: ``boxes`` are the boxes that a system detects.
+
+    Visible boxes are known of every object. Those without a visible pixel are no objects then, and no background.
+    """
+    if detects == "amodal":
+        return targets
+    boxes = targets.visible_boxes
+    hidden = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    known = torch.ones_like(targets.amodal_known)
+    return replace(targets, boxes=boxes, amodal_known=known, ignore=targets.ignore | hidden)
 
 
 def select(rois: RoIs, rows: Tensor) -> RoIs:
