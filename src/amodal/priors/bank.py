@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from amodal.priors.bank_build import Encode, choose_slots
 from amodal.priors.boxes import box_deltas
@@ -118,7 +119,7 @@ class Bank:
         """
         packed = self.visible if key_frame == "amodal" else self.own
         relative = self.visible_boxes[label]
-        return unpack(packed[label]), (relative[:, 2:] - relative[:, :2]) * self.sizes[label]
+        return unpack(packed[label]).bool(), (relative[:, 2:] - relative[:, :2]) * self.sizes[label]
 
     def search(
         self,
@@ -159,13 +160,12 @@ class Bank:
             slots[rows, :used], distance[rows, :used] = nearest(
                 codes[rows], list(groups.values()), [p[0] for p in pairs], [p[1] for p in pairs], used, blocked
             )
-        deltas, amodal = self.read(labels, slots)
-        void = distance.isinf()
+        void = distance.isinf()[..., None]
         return Retrieved(
             slots=slots,
             distance=distance,
-            deltas=deltas.masked_fill(void[..., None], 0),
-            amodal=amodal.masked_fill(void[..., None, None], 0),
+            deltas=self.deltas[labels[:, None], slots].masked_fill(void, 0),
+            amodal=unpack(self.amodal[labels[:, None], slots].masked_fill(void, 0)),
             present=self.present[labels],
         )
 
@@ -179,7 +179,7 @@ class Bank:
         Returns:
             Deltas float32 [R, K, 4] and amodal masks float32 [R, K, 28, 28], 0 or 1, in their amodal frames.
         """
-        return self.deltas[labels[:, None], slots], unpack(self.amodal[labels[:, None], slots]).float()
+        return self.deltas[labels[:, None], slots], unpack(self.amodal[labels[:, None], slots])
 
     def save(self, folder: str | Path) -> None:
         """Writes ``bank.safetensors`` into ``folder``, see :func:`amodal.priors.bank_io.save_bank`."""
@@ -252,6 +252,7 @@ def pack(masks: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """uint8 [..., 98] -> bool [..., 28, 28], on the same device."""
-    bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
-    return (packed[..., None] >> bits).bitwise_and_(1).bool().reshape(*packed.shape[:-1], GRID, GRID)
+    """uint8 [..., 98] -> float32 [..., 28, 28], 0 or 1, on the same device."""
+    byte = torch.arange(256, device=packed.device)
+    table = (byte[:, None] >> torch.arange(7, -1, -1, device=packed.device)).bitwise_and(1).float()
+    return embedding(packed.int(), table).reshape(*packed.shape[:-1], GRID, GRID)

@@ -1,4 +1,4 @@
-"""Exact nearest keys: a fast product finds the few that can be among the nearest, float64 differences order them."""
+"""Exact nearest keys: a fast product finds the few that can be among the nearest, their differences order them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nearest(
     for first in range(0, len(codes), rows):
         part = slice(first, first + rows)
         found = _gather(keys, source, owner[part], candidates[part])
-        exact = (found.double() - codes[part, None].double()).square().sum(dim=2).sqrt().float()
+        exact = found.sub_(codes[part, None]).square_().sum(dim=2, dtype=torch.float64).sqrt().float()
         if blocked is not None:
             exact = exact.masked_fill(barred[part], torch.inf)
         # Candidates stand in the order of their positions, so a stable sort breaks ties as wanted.
@@ -61,7 +61,8 @@ def _squared(codes: Tensor, groups: Sequence[int], keys: Sequence[Tensor], norms
     if codes.device.type == "cpu":
         # Here reading the keys costs most, so that they are not copied into one tensor.
         parts = torch.split(codes, list(groups))
-        rough = torch.cat([torch.addmm(n, q, k.T, alpha=-2) for q, k, n in zip(parts, keys, norms, strict=True)])
+        rows = [torch.addmm(n[:, None], k, q.T, alpha=-2) for q, k, n in zip(parts, keys, norms, strict=True)]
+        rough = torch.cat(rows, dim=1).T.contiguous()
     else:
         # Here each launch costs most: one padded product for all classes.
         padded = torch.nn.utils.rnn.pad_sequence(list(torch.split(codes, list(groups))), batch_first=True)
