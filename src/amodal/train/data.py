@@ -68,10 +68,16 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
 def fingerprint(images: TrainImages) -> dict[str, Any]:
     """What must be equal for a run to go on with these data."""
     data = images.data.annotations
+    ids = [int(number) for number in data.category_ids]
+    return {"images": len(images), "category_ids": ids, "digest": annotation_digest(data)}
+
+
+def annotation_digest(data: AnnotationSet) -> str:
+    """Hexadecimal digits that tell one set of annotations from another."""
     digest = hashlib.blake2b(digest_size=8)
     for column in (data.image_ids, data.first, data.labels, data.amodal_area, data.visible_area, data.crowd):
         digest.update(np.ascontiguousarray(column).tobytes())
-    return {"images": len(images), "category_ids": [int(i) for i in data.category_ids], "digest": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> DataLoader[Any]:

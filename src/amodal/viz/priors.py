@@ -105,7 +105,6 @@ class Explanation:
         score: of the detection; None: the object is an annotated one.
         amodal_box: [4], B^a; None: there is no estimate.
         amodal: [S, S], M^a in the frame ``amodal_box``; None: there is no estimate.
-        label: 0-based class.
         boxes: of the box search; None: there was none.
         flows: of the mask search; None: there was none.
         reranked: None: retrieval was plain.
@@ -118,7 +117,6 @@ class Explanation:
     score: float | None = None
     amodal_box: Floats | None = None
     amodal: Floats | None = None
-    label: int = 0
     boxes: BoxPriors | None = None
     flows: FlowPriors | None = None
     reranked: Reranked | None = None
