@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from amodal.config import ModelConfig, PGExpConfig
+from amodal.methods.pgexp import PGExp
 from amodal.priors.types import Retrieved
 from amodal.structures import RoIs, Targets
 
@@ -93,6 +98,34 @@ def regions(*targets: Targets) -> RoIs:
 def pyramid(images: int, channels: int = 32, seed: int = 0) -> dict[str, Tensor]:
     """Random features of images of 96 x 96."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(images, channels, 24 >> i, 24 >> i, generator=generator) for i, name in enumerate("0123")
-    }
+    return {name: torch.randn(images, channels, 24 >> i, 24 >> i, generator=generator) for i, name in enumerate("0123")}
+
+
+@pytest.fixture
+def known() -> type[KnownPrior]:
+    """:class:`KnownPrior`."""
+    return KnownPrior
+
+
+@pytest.fixture
+def place() -> Callable[..., RoIs]:
+    """:func:`regions`."""
+    return regions
+
+
+@pytest.fixture
+def noise() -> Callable[..., dict[str, Tensor]]:
+    """:func:`pyramid`."""
+    return pyramid
+
+
+@pytest.fixture
+def expansion(tiny_config: Callable[..., ModelConfig]) -> Callable[..., Any]:
+    """Makes a branch of 2 classes, K = 3, from the settings given and a :class:`KnownPrior` (``prior=``, another)."""
+
+    def make(*, prior: Any = None, **method: Any) -> Any:
+        settings = PGExpConfig(**{"k": 3, "candidates": 5, "box_channels": 16, **method})
+        torch.manual_seed(0)
+        return PGExp(replace(tiny_config("pgexp"), method=settings), 2, prior or KnownPrior())
+
+    return make
