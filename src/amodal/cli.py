@@ -23,6 +23,8 @@ VERBS: dict[str, str] = {
     "convert": "amodal.verbs.convert:convert",
     "check": "amodal.verbs.check:check",
     "show": "amodal.verbs.show:show",
+    "prior fit": "amodal.verbs.prior:fit",
+    "prior show": "amodal.verbs.prior_show:show",
     "train": "amodal.verbs.train:train",
     "test": "amodal.verbs.test:test",
     "predict": "amodal.verbs.predict:predict",
@@ -30,7 +32,7 @@ VERBS: dict[str, str] = {
     "methods": "amodal.verbs.methods:methods",
     "info": "amodal.verbs.info:info",
 }
-"""Verb -> ``module:function``."""
+"""Verb, of one word or two -> ``module:function``."""
 
 SUMMARIES: dict[str, str] = {
     "demo": "draw scenes, predict with the weights that ship with the package, write a report",
@@ -38,6 +40,8 @@ SUMMARIES: dict[str, str] = {
     "convert": "turn any known annotation schema into the canonical one",
     "check": "problems of an annotation file, then its statistics",
     "show": "pictures of visible and occluded parts",
+    "prior fit": "fit an expansion prior to annotated masks, and tell how good it is",
+    "prior show": "pictures of what a prior retrieves, as in Fig. 5 of the paper",
     "train": "train a system, or fine-tune a checkpoint",
     "test": "predict and evaluate a checkpoint on annotated images",
     "predict": "masks for images or folders of images",
@@ -66,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"amodal {__version__}")
         return 0
-    verb = words[0]
+    verb, rest = _split_verb(words)
     if os.environ.get("AMODAL_DEBUG") == "1":
-        return _run(verb, words[1:])
+        return _run(verb, rest)
     try:
-        return _run(verb, words[1:])
+        return _run(verb, rest)
     except AmodalError as error:
         return _fail(verb, str(error), _USAGE_EXIT)
     except BrokenPipeError:
@@ -87,7 +91,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(verb, f"unexpected {kind}: {error} (set AMODAL_DEBUG=1 for the traceback)", 1)
 
 
+def _split_verb(words: list[str]) -> tuple[str, list[str]]:
+    """The verb and its arguments: a verb has two words where the first alone is the beginning of such verbs."""
+    if words[0] in _families() and len(words) > 1 and not words[1].startswith("-"):
+        return " ".join(words[:2]), words[2:]
+    return words[0], words[1:]
+
+
+def _families() -> dict[str, list[str]]:
+    """First word of two-word verbs -> these verbs."""
+    families: dict[str, list[str]] = {}
+    for verb in VERBS:
+        first, _, second = verb.partition(" ")
+        if second:
+            families.setdefault(first, []).append(verb)
+    return families
+
+
 def _run(verb: str, words: list[str]) -> int:
+    if verb in _families():
+        rows = _rows(_families()[verb])
+        if not any(word in ("-h", "--help") for word in words):
+            raise UsageError(f"a second word is missing; there are {', '.join(map(repr, _families()[verb]))}")
+        print(f"usage: amodal {verb} VERB [arguments]\n\nverbs:\n{rows}")
+        return 0
     if verb not in VERBS:
         what = "flag" if verb.startswith("-") else "verb"
         raise UsageError(f"unknown {what} {verb!r}{_nearest(verb, list(VERBS))}")
@@ -113,13 +140,16 @@ def _fail(verb: str, message: str, code: int) -> int:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {verb:<10} {SUMMARIES[verb]}" for verb in VERBS)
     return (
         "usage: amodal VERB [arguments]\n\n"
         "Amodal instance segmentation: whole shapes of objects, hidden parts included.\n\n"
-        f"verbs:\n{rows}\n\n"
+        f"verbs:\n{_rows(list(VERBS))}\n\n"
         "amodal VERB --help names the arguments of a verb with units and defaults; amodal --version prints the version."
     )
+
+
+def _rows(verbs: list[str]) -> str:
+    return "\n".join(f"  {verb:<11} {SUMMARIES[verb]}" for verb in verbs)
 
 
 def _nearest(name: str, names: list[str]) -> str:

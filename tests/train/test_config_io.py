@@ -74,7 +74,7 @@ def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
     assert (config.steps, config.model.box_head.nms, config.optim.lr) == (20, 0.6, 0.001)
     assert config.model.rpn.anchor_sizes == [8, 16, 32, 64, 128]
     assert (config.data.val, config.data.train, config.optim.clip_norm) == (None, "007", None)
-    assert config.model.method == PGExpConfig()
+    assert config.model.method == PGExpConfig(box_expansion="none")
     assert config.model.backbone.extra_level is True
 
 

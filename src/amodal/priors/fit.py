@@ -16,7 +16,6 @@ from amodal.errors import DataError
 from amodal.priors.bank import Bank
 from amodal.priors.encoder import MaskEncoder, fit_encoder
 from amodal.priors.flow import FlowNet
-from amodal.priors.flow_fit import fit_flow
 from amodal.priors.instances import collect
 from amodal.priors.prior import Prior, encode
 from amodal.priors.rerank_weight import fit_weight
@@ -73,7 +72,6 @@ def fit_prior(
     clock = _Clock(report.seconds)
     masks = _encoder_masks(seen, config)
     encoder = fit_encoder(masks, config.encoder, steps=config.encoder_steps, seed=config.seed, progress=progress)
-    encoder.eval().requires_grad_(False)
     clock.lap("encoder")
     bank = Bank.build(
         instances,
@@ -159,6 +157,8 @@ def _encoder_masks(instances: PriorInstances, config: PriorConfig) -> Tensor:
 
 
 def _fit_flow(instances: PriorInstances, encoder: MaskEncoder, config: PriorConfig, progress: bool) -> FlowNet:
+    from amodal.priors.flow_fit import fit_flow
+
     neighbours = None
     if config.neighbour_share > 0:
         codes = key_codes(instances, encoder, config)

@@ -1,0 +1,70 @@
+"""The yardstick of a prior's boxes: the boxes B^o that a trained detector finds by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+from tqdm import tqdm
+
+from amodal.datasets import AmodalDataset
+from amodal.models.rcnn import AmodalRCNN
+from amodal.prediction import Prediction
+from amodal.priors.quality import Judged
+
+FOUND = 0.5
+"""Least IoU of a detection with the amodal box of the object that it has found."""
+
+
+def detector_boxes(
+    model: AmodalRCNN, judged: Judged, images: str | Path, *, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The detector's box of each object: of its detections of the class at IoU >= 0.5, the surest.
+
+    Args:
+        model: a detector whose classes are called as the annotations' are.
+        judged: R objects.
+        images: folder of the pictures.
+        progress: show a progress bar.
+
+    Returns:
+        Boxes float32 [R, 4], B^o in xyxy pixels of the annotated image, and whether there is one, bool [R].
+
+    Raises:
+        DataError: a picture is missing or unreadable.
+    """
+    data = AmodalDataset(judged.annotations, images)
+    names = [judged.annotations.class_names[label] for label in _labels(judged)]
+    boxes, found = torch.zeros(len(judged), 4), torch.zeros(len(judged), dtype=torch.bool)
+    numbers = {int(value): place for place, value in enumerate(judged.annotations.image_ids)}
+    bar = tqdm(torch.unique(judged.objects.image_ids).tolist(), desc="detector", unit="image", leave=False,
+               disable=None if progress else True)  # fmt: skip
+    for image_id in bar:
+        prediction = model.eval().detect([data.image(numbers[image_id]).to(model.device)])[0]
+        for row in torch.nonzero(judged.objects.image_ids == image_id).flatten().tolist():
+            box = _box_of(prediction, names[row], judged.objects.boxes[row])
+            if box is not None:
+                boxes[row], found[row] = box, True
+    return boxes, found
+
+
+def _labels(judged: Judged) -> list[int]:
+    """Each object's class in its own file, whatever its label in the prior."""
+    data = judged.annotations
+    order = np.argsort(data.annotation_ids, kind="stable")
+    ids = judged.objects.annotation_ids.numpy()
+    return [int(label) for label in data.labels[order[np.searchsorted(data.annotation_ids, ids, sorter=order)]]]
+
+
+def _box_of(prediction: Prediction, name: str, truth: Tensor) -> Tensor | None:
+    original = prediction.boxes if prediction.frames is None else prediction.frames
+    named = [prediction.class_names[label] == name for label in prediction.labels.tolist()]
+    of_class = torch.tensor(named, dtype=torch.bool)
+    fits = of_class & (box_iou(original, truth[None])[:, 0] >= FOUND)
+    if not bool(fits.any()):
+        return None
+    best = int(torch.where(fits, prediction.scores, -1.0).argmax())
+    return original[best]

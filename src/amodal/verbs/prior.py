@@ -1,0 +1,117 @@
+"""``amodal prior fit``: an expansion prior from the masks of an annotation file, and how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from amodal.config import PriorConfig
+    from amodal.data.store import AnnotationSet
+    from amodal.priors.prior import Prior
+    from amodal.priors.quality import Judged, Row
+
+
+def fit(
+    ann: Path,
+    out: Path,
+    *,
+    val: Path | None = None,
+    checkpoint: str | None = None,
+    images: Path | None = None,
+    device: str = "auto",
+    schema: str = "auto",
+    slots: int = 1000,
+    encoder: Literal[392, 128] = 392,
+    fit_on: Literal["both", "amodal"] = "both",
+    encoder_steps: int = 1200,
+    flow: Literal["network", "nearest"] = "network",
+    flow_steps: int = 800,
+    neighbour_share: float = 0.25,
+    key_frame: Literal["amodal", "visible"] = "amodal",
+    key_aspect: float = 0.0,
+    min_occlusion: float = 0.0,
+    rotate: bool = False,
+    seed: int = 0,
+) -> None:
+    """Fit encoder E and flow solver S^f, build the memory bank, and tell how good they are before any training.
+
+    Needs masks only, no pictures. Writes the folder OUT (prior.yaml, encoder, flow and bank as safetensors,
+    report.json), which "amodal train ... --prior OUT" takes, and prints the report: reconstruction and flow on held-out
+    objects of which more than 15 % is hidden, slots of each class, and what each kind of retrieval gives for them.
+
+    Args:
+        ann: annotation file (JSON) in any known schema.
+        out: folder to write; an earlier prior in it is replaced.
+        val: annotation file to judge on; without it a tenth of the images is kept from E and S^f for that.
+        checkpoint: trained detector whose own boxes are compared with the prior's; needs --images.
+        images: folder of the pictures of the judged file.
+        device: where the checkpoint runs: "cpu", "cuda", ...; "auto": the first GPU, or else the CPU.
+        schema: schema of the files; "auto" recognises it by its keys.
+        slots: K_s, slots of a class.
+        encoder: length of E's code; 392 (KINS) or 128 (D2SA, COCOA cls).
+        fit_on: masks that E learns to reconstruct; "amodal" alone as earlier work has it.
+        encoder_steps: optimiser steps of E.
+        flow: S^f; "network", or "nearest": the closed-form offset to the nearest visible pixel.
+        flow_steps: optimiser steps of S^f.
+        neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, 0 to 1.
+        key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
+        key_aspect: weight of the visible box's log aspect ratio in the key; 0: not part of it.
+        min_occlusion: objects with a smaller hidden share (0 to 1) stay out of the bank.
+        rotate: augment classes short of slots by any rotation (objects seen from above).
+        seed: of fitting, clustering and augmentation.
+    """
+    from amodal.config import PriorConfig
+    from amodal.data.reader import load
+    from amodal.errors import ConfigError
+    from amodal.priors.prior_io import SETTINGS
+
+    if checkpoint is not None and images is None:
+        raise ConfigError("--checkpoint needs --images, the folder of the pictures of the judged file")
+    if out.exists() and not (out.is_dir() and ((out / SETTINGS).is_file() or not any(out.iterdir()))):
+        raise ConfigError(f"{out} holds something else than a prior; give another OUT")
+    given = locals()
+    config = PriorConfig(**{name: given[name] for name in PriorConfig.__dataclass_fields__})
+    annotations = load(ann, schema=schema)
+    other = None if val is None else load(val, schema=schema)
+    _fit(annotations, other, out, config, checkpoint, images, device)
+
+
+def _fit(
+    annotations: AnnotationSet,
+    other: AnnotationSet | None,
+    out: Path,
+    config: PriorConfig,
+    checkpoint: str | None,
+    images: Path | None,
+    device: str,
+) -> None:
+    import json
+
+    from amodal.priors.fit import HELD_OUT, fit_prior
+    from amodal.priors.quality import judged_file, judged_objects
+    from amodal.priors.report import make_report, report_lines
+    from amodal.train.atomic import replace_folder
+
+    share = HELD_OUT if other is None else 0.0
+    prior, fitted = fit_prior(annotations, config, held_out=share, progress=True)
+    if other is None:
+        judged = judged_objects(annotations, fitted.instances.take(fitted.held_out), exclude=True, seed=config.seed)
+    else:
+        judged = judged_file(other, prior, seed=config.seed)
+    rows = [] if checkpoint is None or images is None else _detector_rows(prior, judged, checkpoint, images, device)
+    report = make_report(prior, fitted, judged, rows, progress=True)
+    with replace_folder(out) as folder:
+        prior.save(folder)
+        (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
+    print("\n".join(report_lines(report)))
+    print(f"wrote {out}")
+
+
+def _detector_rows(prior: Prior, judged: Judged, checkpoint: str, images: Path, device: str) -> list[Row]:
+    from amodal.predictor import load
+    from amodal.priors.quality import detector_rows
+    from amodal.priors.yardstick import detector_boxes
+
+    boxes, found = detector_boxes(load(checkpoint, device), judged, images, progress=True)
+    return detector_rows(prior, judged, boxes, found)
