@@ -209,11 +209,13 @@ class PGExpConfig(MethodConfig):
             over the priors whose weights see distance and consistency, any K at test.
         rerank: "occluder" (PGExp+) keeps the K of ``candidates`` priors that agree best with what else is seen.
         candidates: priors retrieved before re-ranking, at least ``k``.
-        rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: as fitted with the prior.
+        rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: the prior's fitted one.
         train_boxes: B^o in training: the sampled proposal, or the box head's "decoded" box for the object's class.
         reference: box that the deltas of the box expansion refer to: B^v ("visible", paper) or B^o ("original").
         delta_weights: Faster R-CNN delta weights (x, y, w, h) of the box expansion's loss.
         box_channels: width of the box expansion's fully connected layers.
+        geometry: tell the box expansion in numbers, too, where B^o and the priors' boxes lie; it then starts from B^o.
+            The paper's head sees features alone.
         exclude: priors that an object in training does not retrieve: "none" (paper), those made from the object itself
             ("instance"), or from any object of its image ("image").
         warmup_steps: training steps in which the mask expansion works in jittered true boxes, since B^a is poor.
@@ -233,6 +235,7 @@ class PGExpConfig(MethodConfig):
     reference: Literal["visible", "original"] = "visible"
     delta_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     box_channels: int = 1024
+    geometry: bool = False
     exclude: Literal["none", "instance", "image"] = "none"
     warmup_steps: int = 0
     warmup_jitter: float = 0.1
@@ -403,6 +406,7 @@ class TrainConfig:
         log_every: steps between log lines.
         prior: folder of an expansion prior (``amodal prior fit``); null: a system that needs one fits it first.
         prior_fit: how it is fitted then.
+        freeze: parts that are not trained, by name, for instance backbone, rpn, box_head, branch.visible_head.
     """
 
     out: str = "runs/train"
@@ -416,6 +420,7 @@ class TrainConfig:
     log_every: int = 20
     prior: str | None = None
     prior_fit: PriorConfig = field(default_factory=PriorConfig)
+    freeze: list[str] = field(default_factory=list)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -17,7 +17,7 @@ from amodal.config import ModelConfig, PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.methods.base import Branch
-from amodal.methods.pgexp_box import AmodalBoxHead
+from amodal.methods.pgexp_box import AmodalBoxHead, geometry
 from amodal.methods.pgexp_mask import FlowExpansion, MaskExpansion
 from amodal.methods.pgexp_squeeze import CUES
 from amodal.models.heads import MaskHead
@@ -144,7 +144,8 @@ class PGExp(Branch):
             raise ValueError("box_expansion is none: there is no box head")
         others = rois.boxes[:, None] if found is None else self.prior_boxes(found, seen, rois)
         cues = self.cues(found, visible, seen, rois)
-        deltas: Tensor = self.box_head(features, rois.batch, seen, others, cues)
+        numbers = geometry(seen, rois.boxes, found) if self.method.geometry else None
+        deltas: Tensor = self.box_head(features, rois.batch, seen, others, cues, numbers)
         return deltas
 
     def prior_boxes(self, found: Retrieved, seen: Tensor, rois: RoIs) -> Tensor:

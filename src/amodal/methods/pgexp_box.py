@@ -12,8 +12,10 @@ from amodal.config import PGExpConfig
 from amodal.methods.pgexp_squeeze import make_squeeze
 from amodal.models.pooler import Pooler
 from amodal.priors.boxes import box_deltas, expand_boxes
+from amodal.priors.types import Retrieved
 
 _POOL = 4  # cells a side, "in spatial size 4 considering computation complexity"
+_OWN, _PRIORS = 4, 12  # numbers of the geometry: deltas to B^o; median, nearest and spread of the priors' deltas
 
 
 class AmodalBoxHead(nn.Module):
@@ -33,7 +35,9 @@ class AmodalBoxHead(nn.Module):
         prior = config.box_expansion == "prior"
         self.squeeze = make_squeeze(config.aggregate, channels, config.k) if prior else None
         self.fuse = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.fc1 = nn.Linear(channels * _POOL**2, config.box_channels)
+        numbers = (_OWN + _PRIORS * prior) * config.geometry
+        self.skip = nn.Linear(numbers, 4, bias=False) if numbers else None
+        self.fc1 = nn.Linear(channels * _POOL**2 + numbers, config.box_channels)
         self.fc2 = nn.Linear(config.box_channels, config.box_channels)
         self.predictor = nn.Linear(config.box_channels, 4)
         self.register_buffer("weights", torch.tensor(config.delta_weights), persistent=False)
@@ -44,9 +48,19 @@ class AmodalBoxHead(nn.Module):
         nn.init.normal_(self.predictor.weight, std=0.001)
         for bias in (self.fuse.bias, self.fc1.bias, self.fc2.bias, self.predictor.bias):
             nn.init.zeros_(bias)  # type: ignore[arg-type]
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+            if config.reference == "visible":
+                self.skip.weight.data[:, :_OWN] = torch.diag(self.weights)  # B^a starts as B^o
 
     def forward(
-        self, features: Mapping[str, Tensor], batch: Tensor, seen: Tensor, others: Tensor, cues: Tensor
+        self,
+        features: Mapping[str, Tensor],
+        batch: Tensor,
+        seen: Tensor,
+        others: Tensor,
+        cues: Tensor,
+        geometry: Tensor | None = None,
     ) -> Tensor:
         """Deltas from the reference box to B^a.
 
@@ -56,6 +70,7 @@ class AmodalBoxHead(nn.Module):
             seen: float32 [N, 4], B^v, xyxy pixels of the network image.
             others: float32 [N, K, 4], prior-expanded boxes B^p (Eq. 4); B^o as [N, 1, 4] without a prior.
             cues: float32 [N, K, 3], see :mod:`amodal.methods.pgexp_squeeze`; not read without a prior.
+            geometry: float32 [N, 4] or [N, 16], see :func:`geometry`; read where the settings have it.
 
         Returns:
             float32 [N, 4], Faster R-CNN deltas multiplied by the delta weights.
@@ -65,6 +80,11 @@ class AmodalBoxHead(nn.Module):
         maps = pooled.view(len(boxes), len(seen), *pooled.shape[1:])
         expanded = maps[1] if self.squeeze is None else self.squeeze(lambda k: maps[k + 1], cues)
         x = F.relu(self.fuse(torch.cat([expanded, maps[0]], dim=1))).flatten(1)
+        if self.skip is None or geometry is None:
+            return self._regress(x)
+        return self._regress(torch.cat([x, geometry.to(x)], dim=1)) + self.skip(geometry)
+
+    def _regress(self, x: Tensor) -> Tensor:
         deltas: Tensor = self.predictor(F.relu(self.fc2(F.relu(self.fc1(x)))))
         return deltas.float()
 
@@ -75,3 +95,23 @@ class AmodalBoxHead(nn.Module):
     def decode(self, deltas: Tensor, reference: Tensor, sizes: Tensor) -> Tensor:
         """B^a float32 [N, 4], xyxy pixels, from deltas [N, 4] of boxes [N, 4], clipped to (height, width) [N, 2]."""
         return expand_boxes(deltas / self.weights, reference, sizes)
+
+
+def geometry(seen: Tensor, original: Tensor, found: Retrieved | None) -> Tensor:
+    """Where boxes lie relative to B^v, in numbers (no part of the paper).
+
+    Args:
+        seen: float32 [N, 4], B^v, xyxy pixels of the network image.
+        original: float32 [N, 4], B^o, likewise.
+        found: K priors; None in the plain box head.
+
+    Returns:
+        float32 [N, 4], Faster R-CNN deltas from B^v to B^o; with priors [N, 16]: then the median, the nearest one and
+        the standard deviation of the deltas T^r_k.
+    """
+    own = box_deltas(seen, original)
+    if found is None:
+        return own
+    deltas = found.deltas
+    spread = deltas.std(dim=1, unbiased=False)
+    return torch.cat([own, deltas.median(dim=1).values, deltas[:, 0], spread], dim=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from amodal.config_io import nearest
 from amodal.errors import ConfigError, WeightsError
 from amodal.train.checkpoints import WEIGHTS, check_folder, open_weights, read_checkpoint_config
 
@@ -83,6 +84,31 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
 def _modules(names: list[str]) -> str:
     """The modules of tensors, each once, in order."""
     return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+
+
+def freeze(model: torch.nn.Module, parts: list[str]) -> None:
+    """Takes the parameters of parts of the model out of training.
+
+    Args:
+        model: the detector.
+        parts: names of modules, such as "backbone" or "branch.visible_head".
+
+    Raises:
+        ConfigError: a part is unknown or has nothing to train, or nothing would be left to train.
+    """
+    modules = dict(model.named_modules())
+    for part in parts:
+        if part not in modules or not part:
+            raise ConfigError(
+                f"freeze: the model has no part {part!r}{nearest(part, [name for name in modules if name])}"
+            )
+        parameters = list(modules[part].parameters())
+        if not parameters:
+            raise ConfigError(f"freeze: {part!r} has no parameters")
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"freeze: nothing is left to train without {', '.join(parts)}")
 
 
 def _per_class(shape: list[int], classes: int, own: torch.Size, own_classes: int) -> bool:

@@ -21,7 +21,7 @@ from amodal.train.atomic import recover, replace_folder
 from amodal.train.checkpoints import save_model
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, make_optimizer, train_step
-from amodal.train.init import check_system, start_from
+from amodal.train.init import check_system, freeze, start_from
 from amodal.train.log import CsvLog
 from amodal.train.prior import run_prior
 from amodal.train.schedule import learning_rate
@@ -81,6 +81,7 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
     model = _build(config, data, prior, pretrained=fresh)
     if init is not None and not resuming:
         accelerator.print(start_from(model, init))
+    freeze(model, config.freeze)
     optimizer = make_optimizer(model, config.optim)
     model.to(accelerator.device)
     if resuming:
