@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from amodal.priors.types import GRID, PriorInstances
 
@@ -19,7 +19,7 @@ STRETCH = 0.1
 """Largest change of width and of height, as log factor, drawn apart for the two."""
 
 _TRIES = 10
-_CHUNK = 2048
+_CHUNK = 512  # small enough for the caches
 _SAMPLES = 2  # samples a cell and a side, as in training targets
 
 
@@ -108,7 +108,7 @@ def _moved_box(masks: Tensor, boxes: Tensor, centre: Tensor, matrices: Tensor) -
     y = _edges(masks.any(dim=2), boxes[:, 1], boxes[:, 3]) - centre[:, 1:]
     moved = matrices[:, :, 0, None, None] * x[:, None, None, :] + matrices[:, :, 1, None, None] * y[:, None, :, None]
     # A corner counts if one of the four cells around it does.
-    corner = torch.nn.functional.max_pool2d(masks[:, None].float(), 2, stride=1, padding=1) > 0
+    corner = max_pool2d(masks[:, None].float(), 2, stride=1, padding=1) > 0
     low = moved.masked_fill(~corner, torch.inf).flatten(2).amin(dim=2)
     high = moved.masked_fill(~corner, -torch.inf).flatten(2).amax(dim=2)
     return torch.cat([low + centre, high + centre], dim=1)
@@ -130,13 +130,15 @@ def _edges(occupied: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def _moved_masks(masks: Tensor, source: Tensor, target: Tensor, centre: Tensor, inverse: Tensor) -> Tensor:
     """bool [N, M, 28, 28] in the frames ``target``, from masks of that shape in the frames ``source``, unmapped."""
+    source_half, target_half = (source[:, 2:] - source[:, :2]) / 2, (target[:, 2:] - target[:, :2]) / 2
+    # From [-1, 1] across the target frame, through pixels, to [-1, 1] across the source frame.
+    linear = inverse * target_half[:, None] / source_half[:, :, None]
+    origin = (inverse @ (target[:, :2] + target_half - centre)[..., None])[..., 0] + centre
+    shift = (origin - source[:, :2] - source_half) / source_half
     points = GRID * _SAMPLES
-    unit = (torch.arange(points, dtype=torch.float64) + 0.5) / points
-    x = target[:, :1] + unit * (target[:, 2:3] - target[:, :1]) - centre[:, :1]
-    y = target[:, 1:2] + unit * (target[:, 3:] - target[:, 1:2]) - centre[:, 1:]
-    # [N, 1, points, 2] + [N, points, 1, 2]: where each sample comes from, in pixels.
-    origin = inverse[:, None, None, :, 0] * x[:, None, :, None] + inverse[:, None, None, :, 1] * y[:, :, None, None]
-    low, side = source[:, None, None, :2], (source[:, 2:] - source[:, :2])[:, None, None]
-    place = (origin + centre[:, None, None] - low) / side * 2 - 1
-    read = grid_sample(masks.float(), place.float(), mode="bilinear", padding_mode="zeros", align_corners=False)
-    return torch.nn.functional.avg_pool2d(read, _SAMPLES) >= 0.5
+    unit = (2 * torch.arange(points) + 1) / points - 1
+    across, down = linear.float()[..., None, None].unbind(2)
+    place = across * unit + (down * unit[:, None] + shift.float()[..., None, None])
+    grid = place.permute(0, 2, 3, 1)
+    read = grid_sample(masks.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return avg_pool2d(read, _SAMPLES) >= 0.5
