@@ -1,0 +1,96 @@
+"""Stress curve: what is left of PGExp+ and of the clipping baselines when the evidence is deleted.
+
+0, 25, 50, 75 and 100 % of the detections (each with a fixed random number, so that the deleted ones of one level are
+deleted at the next, too) may not serve as evidence; they stay results. The baselines clip the run's own amodal masks,
+or the hulls of its visible ones, by the same evidence (``benchmarks.pgexp_clipping``). At 0 % this is the plain
+comparison with the baselines.
+
+    python -m benchmarks.pgexp_stress --data ../shared/data [--of s1-0 s6-0 plus-0]
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amodal.methods.pgexp import PGExp
+from amodal.priors.evidence import predicted_evidence
+from amodal.structures import RoIs
+from benchmarks import pgexp_pass
+from benchmarks.pgexp_clipping import clip
+from benchmarks.pgexp_pass import Sample
+
+DELETED = (0, 25, 50, 75, 100)
+
+
+class ThinnedPGExp(PGExp):
+    """A trained PGExp whose evidence is thinned.
+
+    Attributes:
+        kept: bool [R], detections of the image at hand that may serve as evidence.
+    """
+
+    kept: Tensor
+
+    @classmethod
+    def of(cls, branch: PGExp) -> ThinnedPGExp:
+        """The same parts; nothing is copied."""
+        thinned = cls.__new__(cls)
+        thinned.__dict__.update(branch.__dict__)
+        return thinned
+
+    def others(self, visible: Tensor, rois: RoIs, context: Tensor) -> Tensor:
+        return predicted_evidence(rois, visible, context, keep=self.kept)
+
+
+def draw(sample: Sample, deleted: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """bool [R], the detections that stay evidence, best score first."""
+    return pgexp_pass.uniform(seed, sample.truth.image_id, len(sample.rois)) >= deleted / 100
+
+
+def collect(model: Any, data: Any, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    """Metrics of the run itself and of both baselines at every level."""
+    branch = ThinnedPGExp.of(model.branch)
+    reads = branch.rerank_weight > 0  # without re-ranking nothing changes but the baselines
+    found: dict[int, list[dict[str, Any]]] = {deleted: [] for deleted in (DELETED if reads else DELETED[:1])}
+    kept: dict[int, list[np.ndarray[Any, np.dtype[np.bool_]]]] = {deleted: [] for deleted in DELETED}
+    for sample in pgexp_pass.passes(model, data, limit):
+        for deleted in DELETED:
+            drawn = draw(sample, deleted, seed)
+            kept[deleted].append(drawn[sample.rois.scores.numpy() >= pgexp_pass.THRESHOLD])
+            if deleted in found:
+                branch.kept = torch.from_numpy(drawn)
+                with torch.no_grad():
+                    found[deleted] += pgexp_pass.results(model, sample, branch(sample.features, sample.rois))
+    own = {deleted: pgexp_pass.short(data, results) for deleted, results in found.items()}
+    rows = []
+    for deleted in DELETED:
+        row = {"deleted": deleted, "own": own.get(deleted, own[0])}
+        for name in ("clipped", "hull"):
+            keep = np.concatenate(kept[deleted])
+            # The baselines start from the results with all evidence: only their own evidence is thinned.
+            results = clip(data.annotations, found[0], hull=name == "hull", keep=keep)
+            row[name] = pgexp_pass.short(data, results)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """One run and split after the other; what stands in the result file is not repeated."""
+    parser = pgexp_pass.study_parser(__doc__ or "", ("eth80_amodal/val", "eth80_clutter/val"))
+    parser.set_defaults(of=["s1-0", "s6-0", "plus-0"])
+    parser.add_argument("--seed", type=int, default=0, help="of the deletion")
+    arguments = parser.parse_args()
+    path = pgexp_pass.result_file(arguments, "stress")
+    for run, split in pgexp_pass.left(arguments, path):
+        value = collect(*pgexp_pass.open_run(arguments, run, split), arguments.limit, arguments.seed)
+        pgexp_pass.keep(path, run, split, value)
+        print(json.dumps({"run": run, "split": split, "rows": value}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
