@@ -69,14 +69,16 @@ def _crop(
     annotations: AnnotationSet, rows: NDArray[np.intp], boxes: Tensor, visible_boxes: Tensor, progress: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """bool [N, 28, 28] each: amodal and visible masks in the amodal frame, visible masks in their own frame."""
-    amodal, visible, own = (torch.zeros(len(rows), GRID, GRID, dtype=torch.bool) for _ in range(3))
+    masks = torch.zeros(3, len(rows), GRID, GRID, dtype=torch.bool)
     first = np.searchsorted(rows, annotations.first)  # rows are sorted by image
     spans = [slice(int(low), int(high)) for low, high in pairwise(first) if low < high]
     for part in tqdm(spans, desc="masks", unit="image", leave=False, disable=None if progress else True):
-        index = torch.arange(len(rows[part]))
+        count = len(rows[part])
         whole = InstanceMasks.from_annotations(annotations, rows[part], "amodal")
         seen = InstanceMasks.from_annotations(annotations, rows[part], "visible")
-        amodal[part] = whole.crop(index, boxes[part], GRID) > 0
-        visible[part] = seen.crop(index, boxes[part], GRID) > 0
-        own[part] = seen.crop(index, visible_boxes[part], GRID) > 0
-    return amodal, visible, own
+        # One call for the three crops of all objects of an image: the time goes into calls, not into cells.
+        both = InstanceMasks(whole.rles + seen.rles, whole.height, whole.width)
+        index = torch.arange(count).repeat(3) + torch.tensor([0, count, count]).repeat_interleave(count)
+        frames = torch.cat([boxes[part], boxes[part], visible_boxes[part]])
+        masks[:, part] = both.crop(index, frames, GRID).view(3, count, GRID, GRID) > 0
+    return masks[0], masks[1], masks[2]
