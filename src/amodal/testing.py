@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from amodal.data.reader import load as load_annotations
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
 from amodal.evaluation.report import write_report
+from amodal.evaluation.report_priors import explain_cases
+from amodal.methods.pgexp_explain import explain_image
 from amodal.predictor import SHIPPED as SHIPPED_FOLDER
 from amodal.predictor import load
 
@@ -95,6 +98,7 @@ def run_test(
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
     report = write_report(
         out,
         evaluation,
@@ -102,6 +106,7 @@ def run_test(
         metrics=metrics,
         title=title or f"{model.config.system} on {annotations.name}",
         facts=_facts(model, checkpoint, annotations, team.device, len(items) / max(seconds, 1e-9)),
+        priors=priors,
     )
     jobs.clear(out)
     print(table(kept))

@@ -245,11 +245,11 @@ def test_reranking_shows_the_nearest_kept_and_the_nearest_thrown_away() -> None:
     rows = rows_of(explain(candidates=8), None, side=60)[-2:]
     assert "kept (4 of 8)" in words(rows[0])
     assert "thrown away (4 of 8)" in words(rows[1])
-    assert rows[0].captions[0] == "no. 2, distance 2.25, inconsistency 0.12"
+    assert rows[0].captions[0] == "candidate 2, distance 2.25, inconsistency 0.12"
     assert rows[1].captions == [
-        "nearest, distance 1.25, inconsistency 0.75",
-        "no. 3, distance 3.25, inconsistency 0.75",
-        "no. 5, distance 5.25, inconsistency 0.75",
+        "candidate 1, distance 1.25, inconsistency 0.75",
+        "candidate 3, distance 3.25, inconsistency 0.75",
+        "candidate 5, distance 5.25, inconsistency 0.75",
     ]
     assert not near(rows[1].panels[0], RED, 90).any(), "the nearest candidate is all seen"
     assert near(rows[1].panels[2], RED, 90).any()

@@ -16,6 +16,7 @@ from amodal.evaluation.miou import Match
 from amodal.evaluation.report_charts import bars, curves
 from amodal.evaluation.report_page import legend, page
 from amodal.evaluation.report_pictures import SHOWN_FROM, Painter
+from amodal.evaluation.report_priors import PriorCase, priors_section
 
 SCENES, CASES = 10, 6
 
@@ -41,6 +42,7 @@ def write_report(
     metrics: Mapping[str, Any],
     title: str,
     facts: Mapping[str, str],
+    priors: Sequence[PriorCase] = (),
 ) -> Path:
     """Writes ``out/report.html``.
 
@@ -51,6 +53,7 @@ def write_report(
         metrics: of this evaluation, with "per_class".
         title: headline, plain text.
         facts: what the last section tells about the run, plain text.
+        priors: objects whose expansion priors are shown; none for a system that has no prior.
 
     Returns:
         Path of the report.
@@ -62,6 +65,7 @@ def write_report(
     sections = [
         _head(title, metrics, facts),
         _scenes(evaluation, painter),
+        priors_section(evaluation, priors),
         _charts(evaluation),
         _table(metrics),
         _classes(metrics, evaluation),

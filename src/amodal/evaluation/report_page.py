@@ -45,6 +45,15 @@ figcaption { font-size: .85rem; margin-top: 4px; }
 .chart .bar { fill: var(--accent); }
 .chart .line { fill: none; stroke-width: 2.5; stroke: var(--accent); }
 .chart .line1 { stroke: var(--second); stroke-dasharray: 7 4; }
+.prior { background: var(--card); border-radius: 10px; padding: 4px 14px 14px; margin: 0 0 16px; }
+.prior h3 { margin: 10px 0 0; }
+.prior .where { font-size: .88rem; margin: 0; overflow-wrap: anywhere; }
+.prior img { width: auto; max-width: 100%; margin: 0 auto; }
+.prior figcaption { text-align: center; }
+.key { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: .9rem; margin: 12px 0 6px; padding: 0;
+  list-style: none; }
+.key li:first-child { font-weight: 600; }
+.key i { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { text-align: right; padding: 6px 14px; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -69,7 +78,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 8px; }
 }
-@media print { .scene, .case, .chart { break-inside: avoid; } }
+@media print { .scene, .case, .chart, .key + .strip { break-inside: avoid; } }
 """
 
 _LEGEND = """

@@ -139,9 +139,9 @@ def explain_objects(
     priors themselves are those of plain retrieval.
 
     Args:
-        prior: the prior; its classes are those of ``annotations``.
+        prior: the prior; it is asked for classes by their names.
         annotations: the objects' file.
-        rows: their rows; none of them crowds.
+        rows: their rows; no crowds, and of classes that the prior has.
         exclude_own_image: leave out slots made from objects of the same image: the prior was fitted on this file.
 
     Returns:
@@ -153,7 +153,8 @@ def explain_objects(
     weight, asked = prior.rerank_weight, _true_masks(annotations, list(rows), prior.device)
     boxes, visible, seen = asked["frame"], asked["visible"], asked["visible_box"]
     image = annotations.image_index[list(rows)]
-    labels = torch.from_numpy(annotations.labels[list(rows)].astype(np.int64)).to(prior.device)
+    names = [annotations.class_names[label] for label in annotations.labels[list(rows)].tolist()]
+    labels = torch.tensor([prior.class_names.index(name) for name in names], device=prior.device)
     own = torch.from_numpy(annotations.image_ids[image]).to(prior.device) if exclude_own_image else None
     count = PGExpConfig.candidates if weight > 0 else k
     every = prior.search(visible, boxes, labels, count, exclude_images=own)
@@ -169,7 +170,6 @@ def explain_objects(
         others = annotated_evidence(annotations, numbers, context.cpu()).to(prior.device)
         score = inconsistency(visible, boxes, every.amodal, placed, others, context)
         asked |= _candidates(every, placed, score, others, context, weight, k)
-    names = [annotations.class_names[label] for label in labels.tolist()]
     return _as_explanations(asked, names, [None] * len(names), torch.ones(4))
 
 

@@ -196,8 +196,9 @@ def flow_panel(visible: Floats | Bools, amodal: Floats | Bools, flow: Floats | N
     unit = float(size.min()) / grid / 21  # The sizes below fit cells of 21 pixels.
     ys, xs = (np.mgrid[:grid, :grid] + 0.5) / grid
     centres = np.stack([xs, ys], -1)
-    shape, seen = (_cells(mask, grid) for mask in (amodal, visible))
-    for row, column in np.argwhere(~shape & ~seen):
+    whole, share = (_cells(mask, grid) for mask in (amodal, visible))
+    shape, seen = whole >= 0.5, share >= 0.5
+    for row, column in np.argwhere(~shape & (share == 0)):
         _dot(pen, centres[row, column] * size, PALE, 1.1 * unit)
     if flow is not None:
         # Backward flow says where a cell fetches from; what is drawn is the way from there to the cell.
@@ -207,8 +208,9 @@ def flow_panel(visible: Floats | Bools, amodal: Floats | Bools, flow: Floats | N
             _arrow(pen, (target + moved[row, column]) * size, target * size, unit)
     for row, column in np.argwhere(shape):
         _dot(pen, centres[row, column] * size, RED, 5.8 * unit)
-    for row, column in np.argwhere(seen):
-        _dot(pen, centres[row, column] * size, BLUE, 3.6 * unit)
+    # Cells of which less than half is seen have smaller blue points: flows may start there.
+    for row, column in np.argwhere(share > 0):
+        _dot(pen, centres[row, column] * size, BLUE, (3.6 if seen[row, column] else 2.2) * unit)
     return _reduce(picture)
 
 
@@ -291,11 +293,11 @@ def _dashes(box: tuple[float, float, float, float], length: int) -> Sequence[tup
     return level + upright
 
 
-def _cells(mask: Floats | Bools, grid: int) -> Bools:
-    """A mask [S, S] on a coarser grid: the mean of the cells, cut at 0.5."""
+def _cells(mask: Floats | Bools, grid: int) -> Floats:
+    """Share of each cell of a coarser grid that a mask [S, S], cut at 0.5, covers."""
     factor = mask.shape[-1] // grid
-    means: Floats = np.asarray(mask, np.float64).reshape(grid, factor, grid, factor).mean((1, 3))
-    return means >= 0.5
+    means: Floats = np.greater_equal(mask, 0.5).reshape(grid, factor, grid, factor).mean((1, 3))
+    return means
 
 
 def _arrow(pen: ImageDraw.ImageDraw, start: Floats, end: Floats, unit: float) -> None:

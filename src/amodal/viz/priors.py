@@ -158,25 +158,20 @@ def rows_of(
         top: priors a row.
         side: pixels of a panel's longer side.
     """
-    view = _view(explanation, image, truth, top, side)
+    known = (explanation.visible_box, explanation.amodal_box, None if truth is None else truth.box)
+    boxes = np.stack([box for box in known if box is not None])
+    size = None if image is None else (image.shape[0], image.shape[1])
     rows = []
     if explanation.amodal is not None and image is not None:
-        rows.append(_estimate_row(view, explanation, image, truth))
+        rows.append(_estimate_row(view_around(boxes, size, side), explanation, image, truth))
     if explanation.boxes is not None:
+        view = view_around(np.concatenate([boxes, explanation.boxes.boxes[:top]]), size, side)
         rows.append(_box_row(view, explanation, explanation.boxes, image, truth, top))
     if explanation.flows is not None:
         rows.append(_flow_row(explanation.flows, top, side))
     if explanation.reranked is not None:
         rows += _rerank_rows(explanation, explanation.reranked, image, top, side)
     return [row for row in rows if row.panels]
-
-
-def _view(explanation: Explanation, image: Pixels | None, truth: Truth | None, top: int, side: int) -> View:
-    shown = [explanation.visible_box, explanation.amodal_box, None if truth is None else truth.box]
-    boxes = [box for box in shown if box is not None]
-    if explanation.boxes is not None:
-        boxes += list(explanation.boxes.boxes[:top])
-    return view_around(np.stack(boxes), None if image is None else image.shape[:2], side)
 
 
 def _estimate_row(view: View, explanation: Explanation, image: Pixels, truth: Truth | None) -> Row:
@@ -254,7 +249,7 @@ def _rerank_rows(explanation: Explanation, found: Reranked, image: Pixels | None
             candidate_panel(view, image, seen, others, shapes[rank], found.boxes[rank]) for rank in ranks.tolist()
         ]
         captions = [
-            f"{_rank(rank)}, distance {found.distance[rank]:.2f}, inconsistency {found.inconsistency[rank]:.2f}"
+            f"candidate {rank + 1}, distance {found.distance[rank]:.2f}, inconsistency {found.inconsistency[rank]:.2f}"
             for rank in ranks.tolist()
         ]
         rows.append(Row(heading, panels, captions))
@@ -277,6 +272,16 @@ def box_iou(first: Floats, second: Floats) -> float:
     shared = float((high - low).clip(0).prod())
     areas = sum(float((box[2:] - box[:2]).clip(0).prod()) for box in (first, second))
     return shared / (areas - shared) if areas > shared else 0.0
+
+
+def find_box(explained: Sequence[Explanation], name: str, box: Floats, least: float = 0.5) -> Explanation | None:
+    """The explanation of this class whose amodal box overlaps ``box`` [4] most; None below an IoU of ``least``."""
+    best, best_iou = None, least
+    for one in explained:
+        iou = box_iou(one.amodal_box, box) if one.name == name and one.amodal_box is not None else 0.0
+        if iou >= best_iou and (best is None or iou > best_iou):
+            best, best_iou = one, iou
+    return best
 
 
 _GAP, _MARGIN, _TITLE, _HEADING, _CAPTION = 14, 22, 22, 16, 14

@@ -1,0 +1,183 @@
+"""``amodal prior show``: Fig. 5 for objects of an annotation file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from amodal.data.store import AnnotationSet
+    from amodal.models.rcnn import AmodalRCNN
+    from amodal.priors.prior import Prior
+    from amodal.viz.priors import Explanation
+
+    Reader = Callable[[int], NDArray[np.uint8] | None]
+
+_HIDDEN = (0.15, 0.85)  # hidden share of the objects that are shown
+_CHUNK = 16
+
+
+def show(
+    prior: Path,
+    ann: Path,
+    out: Path,
+    images: Path | None = None,
+    checkpoint: str | None = None,
+    limit: int = 20,
+    device: str = "auto",
+    schema: str = "auto",
+) -> None:
+    """Pictures of what a prior says about objects: the nearest regression and flow transformations (Fig. 5).
+
+    Writes OUT/IMAGE_NAME_ANNOTATION.png for objects hidden by 15 to 85 %, at even steps through the file:
+    prior-expanded boxes, flows with arrows, and where the prior re-ranks, candidates that are kept and thrown away. The
+    prior is asked with the true visible masks; with a checkpoint it is asked with those that the model sees, and a
+    first row shows picture, estimate and truth. On the file that a prior was fitted on, true masks do not retrieve
+    objects of their own image.
+
+    Args:
+        prior: folder of an expansion prior ("amodal prior fit", or the prior folder of a checkpoint).
+        ann: annotation file (JSON) in any known schema.
+        out: folder for the pictures.
+        images: folder of the images, shown behind the boxes.
+        checkpoint: folder, shipped name or Hugging Face id of a model that uses a prior; needs --images.
+        limit: how many objects at most; 0 shows all.
+        device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
+        schema: schema of the file; "auto" recognises it by its keys.
+    """
+    from tqdm import tqdm
+
+    from amodal.data.reader import load as load_annotations
+    from amodal.errors import ConfigError
+    from amodal.predictor import pick_device
+    from amodal.priors.prior import Prior
+
+    if limit < 0:
+        raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
+    if checkpoint is not None and images is None:
+        raise ConfigError("--checkpoint needs --images, the folder of the images that the model looks at")
+    place = pick_device(device)
+    annotations = load_annotations(ann, schema=schema)
+    folder = Prior.load(prior, place)
+    rows = choose_rows(annotations, folder.class_names, limit)
+    read = _reader(annotations, images)
+    if checkpoint is None:
+        explained = _from_truth(folder, annotations, rows)
+    else:
+        explained = _from_model(_model(checkpoint, folder, str(place)), annotations, rows, read)
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for row, explanation in tqdm(explained, total=len(rows), desc="pictures", unit="object", disable=None):
+        if explanation is not None:
+            _save(out, annotations, row, explanation, read(row))
+            count += 1
+    missed = f" ({len(rows) - count} more objects were not detected)" if count < len(rows) else ""
+    print(f"{count} pictures: {out}{missed}")
+
+
+def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) -> list[int]:
+    """Rows of objects hidden by 15 to 85 % whose class is among ``class_names``, at even steps; 0: no limit.
+
+    Raises:
+        DataError: there is no such object.
+    """
+    import numpy as np
+
+    from amodal.errors import DataError
+
+    known = np.isin(annotations.labels, [i for i, name in enumerate(annotations.class_names) if name in class_names])
+    low, high = _HIDDEN
+    hidden = (annotations.occlude_rate >= low) & (annotations.occlude_rate <= high)
+    rows = np.flatnonzero(known & hidden & ~annotations.crowd & annotations.amodal_known)
+    if not len(rows):
+        ours = ", ".join(class_names[:5])
+        message = f"no object hidden by {100 * low:.0f} to {100 * high:.0f} % of a class of the prior ({ours})"
+        raise DataError(message, file=annotations.path or None)
+    count = min(limit or len(rows), len(rows))
+    chosen: list[int] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)].tolist()
+    return chosen
+
+
+def _reader(annotations: AnnotationSet, images: Path | None) -> Reader:
+    """Reads the image of a row; the last one is kept, since an image's objects follow each other."""
+    from functools import lru_cache
+
+    from amodal.data.images import read_image
+
+    @lru_cache(maxsize=1)
+    def image(index: int) -> NDArray[np.uint8] | None:
+        if images is None:
+            return None
+        size = int(annotations.heights[index]), int(annotations.widths[index])
+        number = int(annotations.image_ids[index])
+        return read_image(images, annotations.file_names[index], size=size, image_id=number)
+
+    return lambda row: image(int(annotations.image_index[row]))
+
+
+def _model(checkpoint: str, prior: Prior, device: str) -> AmodalRCNN:
+    """The checkpoint's model, asking this prior.
+
+    Raises:
+        ConfigError: the model uses no prior, or one of other classes.
+    """
+    from amodal.errors import ConfigError
+    from amodal.methods.pgexp import PGExp
+    from amodal.predictor import load
+
+    model = load(checkpoint, device)
+    if model.prior is None or not isinstance(model.branch, PGExp):
+        raise ConfigError(f"--checkpoint {checkpoint}: this model uses no expansion prior")
+    prior.check_classes(model.class_names, model.category_ids)
+    model.branch.prior = prior
+    return model
+
+
+def _from_truth(prior: Prior, annotations: AnnotationSet, rows: list[int]) -> Iterator[tuple[int, Explanation | None]]:
+    from amodal.methods.pgexp_explain import explain_objects
+    from amodal.train.data import annotation_digest
+
+    own = bool(prior.data) and prior.data == annotation_digest(annotations)
+    for first in range(0, len(rows), _CHUNK):
+        part = rows[first : first + _CHUNK]
+        yield from zip(part, explain_objects(prior, annotations, part, exclude_own_image=own), strict=True)
+
+
+def _from_model(
+    model: AmodalRCNN, annotations: AnnotationSet, rows: list[int], read: Reader
+) -> Iterator[tuple[int, Explanation | None]]:
+    """For each object the detection of its class whose amodal box is nearest; None where none is near."""
+    from amodal.methods.pgexp_explain import explain_image
+    from amodal.viz.priors import find_box
+
+    index, found = -1, []
+    for row in rows:
+        if annotations.image_index[row] != index:
+            image = read(row)
+            assert image is not None
+            index, found = int(annotations.image_index[row]), explain_image(model, image)
+        name = annotations.class_names[annotations.labels[row]]
+        yield row, find_box(found, name, annotations.amodal_boxes[row])
+
+
+def _save(
+    out: Path, annotations: AnnotationSet, row: int, explanation: Explanation, image: NDArray[np.uint8] | None
+) -> None:
+    from PIL import Image
+
+    from amodal.viz.priors import Truth, figure, rows_of
+
+    index = int(annotations.image_index[row])
+    number, name = int(annotations.annotation_ids[row]), annotations.file_names[index]
+    truth = Truth(annotations.amodal_boxes[row], annotations.amodal_mask(row), annotations.visible_mask(row))
+    asked = "true visible mask" if explanation.score is None else "visible mask as the model sees it"
+    page = figure(
+        rows_of(explanation, image, truth),
+        f"{explanation.name}, {100 * annotations.occlude_rate[row]:.0f} % hidden",
+        subtitle=f"annotation {number} in {name}; the query is the {asked}",
+    )
+    Image.fromarray(page).save(out / f"{annotations.image_ids[index]}_{Path(name).stem}_{number}.png")
