@@ -11,7 +11,7 @@ from amodal.errors import ConfigError
 
 _CHANNELS = 8
 _BATCH = 32
-_LEARNING_RATE = 1e-2
+_LEARNING_RATE = 2e-2
 _LEAK = 0.2  # slope of the ReLUs below 0 at the start of a fit
 _ATTEMPTS = 3
 _SEEDS = 2**31  # seeds are smaller, so no second attempt is the first one of another seed
