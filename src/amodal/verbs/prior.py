@@ -24,7 +24,7 @@ def fit(
     slots: int = 1000,
     encoder: Literal[392, 128] = 392,
     fit_on: Literal["both", "amodal"] = "both",
-    encoder_steps: int = 1200,
+    encoder_steps: int = 2000,
     flow: Literal["network", "nearest"] = "network",
     flow_steps: int = 800,
     neighbour_share: float = 0.25,
