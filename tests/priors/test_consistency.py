@@ -127,6 +127,21 @@ def _paint(mask: Tensor, box: Tensor) -> Tensor:
     return canvas
 
 
+def test_parts_of_a_big_batch_are_judged_alike() -> None:
+    """More masks than are judged at a time: every object has the score that it has alone."""
+    scene = {name: value.repeat(90, *[1] * (value.dim() - 1)) for name, value in _half_hidden_disc().items()}
+    left = torch.linspace(-30.0, 30.0, 90)[:, None] + torch.zeros(20)
+    boxes = torch.stack([left, left * 0 + 20, left + 60, left * 0 + 70], dim=-1)
+    amodal = _disc().float().expand(90, 20, 28, 28)
+    found = inconsistency(amodal=amodal, boxes=boxes, **scene)
+    for row in (0, 44, 66, 67, 89):
+        alone = {name: value[row : row + 1] for name, value in scene.items()}
+        assert torch.equal(
+            found[row : row + 1], inconsistency(amodal=amodal[row : row + 1], boxes=boxes[row : row + 1], **alone)
+        )
+    assert len(found[:, 0].unique()) > 10
+
+
 def test_the_context_holds_candidates_and_visible_box() -> None:
     boxes = torch.tensor([[[0.0, 5.0, 10.0, 20.0], [2.0, 1.0, 8.0, 30.0]]])
     assert context_boxes(boxes, torch.tensor([[4.0, 4.0, 50.0, 6.0]])).tolist() == [[0.0, 1.0, 50.0, 30.0]]

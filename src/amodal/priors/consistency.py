@@ -12,6 +12,8 @@ from torch import Tensor
 
 from amodal.priors.types import Retrieved
 
+_CELLS = 2**20  # of candidates' masks judged at a time
+
 
 def context_boxes(boxes: Tensor, visible_boxes: Tensor) -> Tensor:
     """The region in which other objects matter: the tight box around all placed candidates and B^v.
@@ -47,17 +49,10 @@ def inconsistency(
         float32 [R, M], 0 (consistent) to 2; infinite for an empty P (an absent class, a slot left out); 0 for every
         other candidate of an object whose V is empty, since nothing can be said.
     """
-    whole = amodal >= 0.5
-    seen = (visible >= 0.5)[:, None]
-    explained = _read(seen, visible_frames[:, None], boxes, whole.shape[-1])
-    explained |= _read(others[:, None] >= 0.5, context[:, None], boxes, whole.shape[-1])
-    area = whole.sum(dim=(2, 3))
-    unexplained = (whole & ~explained).sum(dim=(2, 3)) / area.clamp(min=1)
-    kept = _read(whole, boxes, visible_frames[:, None], seen.shape[-1])
-    seen_area = seen.sum(dim=(2, 3))
-    missed = (seen & ~kept).sum(dim=(2, 3)) / seen_area.clamp(min=1)
-    score = torch.where(seen_area > 0, unexplained + missed, 0.0)
-    return torch.where(area > 0, score, torch.inf)
+    # In parts of a few megabytes, so that any number of candidates can be judged.
+    rows = max(1, _CELLS // max(1, amodal[0:1].numel()))
+    parts = zip(*(torch.split(x, rows) for x in (visible, visible_frames, amodal, boxes, others, context)), strict=True)
+    return torch.cat([_inconsistency(*part) for part in parts])
 
 
 def rerank_order(distance: Tensor, score: Tensor, weight: float, k: int) -> Tensor:
@@ -94,6 +89,22 @@ def rerank(found: Retrieved, score: Tensor, weight: float, k: int) -> Retrieved:
         k: candidates that stay, at most M.
     """
     return found.choose(rerank_order(found.distance, score, weight, k))
+
+
+def _inconsistency(
+    visible: Tensor, visible_frames: Tensor, amodal: Tensor, boxes: Tensor, others: Tensor, context: Tensor
+) -> Tensor:
+    """:func:`inconsistency` of some of the objects."""
+    seen = visible >= 0.5
+    explained = _read(seen[:, None], visible_frames[:, None], boxes, amodal.shape[-1])
+    explained |= _read(others[:, None] >= 0.5, context[:, None], boxes, amodal.shape[-1])
+    kept = _read(amodal >= 0.5, boxes, visible_frames[:, None], seen.shape[-1])
+    # Sums of float32 zeros and ones are exact, and much faster than those of bools.
+    area, seen_area = amodal.sum(dim=(2, 3)), seen.float().sum(dim=(1, 2))[:, None]
+    unexplained = torch.where(explained, 0.0, amodal).sum(dim=(2, 3)) / area.clamp(min=1)
+    missed = torch.where(kept, 0.0, seen[:, None].float()).sum(dim=(2, 3)) / seen_area.clamp(min=1)
+    score = torch.where(seen_area > 0, unexplained + missed, 0.0)
+    return torch.where(area > 0, score, torch.inf)
 
 
 def _read(masks: Tensor, frames: Tensor, targets: Tensor, size: int) -> Tensor:
