@@ -147,6 +147,12 @@ def test_reranking_prefers_what_an_occluder_explains(expansion: Make, place: Mak
     score = branch.inconsistency(found, visible, seen, rois)[0]
     # left: half of 0 to 40 is unexplained; right: 20 to 60 is all seen or hidden; as it is: nothing is added
     assert torch.allclose(score, torch.tensor([0.5, 0.0, 0.0]), atol=0.05)
+    # for the mask, every prior stands in B^a: there B^o, and the same box 20 px further to the left
+    assert torch.allclose(branch.inconsistency(found, visible, seen, rois, rois.boxes)[0], torch.zeros(3), atol=0.05)
+    further = rois.boxes - torch.tensor([20.0, 0.0, 20.0, 0.0])
+    assert torch.allclose(
+        branch.inconsistency(found, visible, seen, rois, further)[0], torch.full((3,), 0.5), atol=0.05
+    )
 
 
 def test_attention_sees_distance_inconsistency_and_presence(

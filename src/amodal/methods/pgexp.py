@@ -98,7 +98,8 @@ class PGExp(Branch):
         if self.mask_head is not None:
             expanded = resample(visible, rois.boxes, boxes, GRID)
             found = self.retrieve_masks(expanded, boxes, visible, seen, rois)
-        amodal_logits = self.expand_masks(features, rois, boxes, expanded, found, self.cues(found, visible, seen, rois))
+        cues = self.cues(found, visible, seen, rois, boxes)
+        amodal_logits = self.expand_masks(features, rois, boxes, expanded, found, cues)
         return BranchOutput(boxes, amodal_logits, visible_logits, aux=aux)
 
     def loss(self, output: BranchOutput, rois: RoIs, features: dict[str, Tensor]) -> dict[str, LossTerm]:
@@ -160,7 +161,7 @@ class PGExp(Branch):
 
     def retrieve_masks(self, expanded: Tensor, boxes: Tensor, visible: Tensor, seen: Tensor, rois: RoIs) -> Retrieved:
         """The K priors for the mask: the query is M^{v,e} [R, 28, 28] in B^a (Sec. 3)."""
-        return self._retrieve(expanded, boxes, visible, seen, rois)
+        return self._retrieve(expanded, boxes, visible, seen, rois, boxes)
 
     def expand_masks(
         self,
@@ -224,9 +225,15 @@ class PGExp(Branch):
         weight = self.method.rerank_weight
         return self._known().rerank_weight if weight is None else weight
 
-    def inconsistency(self, found: Retrieved, visible: Tensor, seen: Tensor, rois: RoIs) -> Tensor:
-        """float32 [R, M], how little each prior, placed in T^r_m(B^v), agrees with what is seen; 0 is best (PGExp+)."""
-        boxes = self.prior_boxes(found, seen, rois)
+    def inconsistency(
+        self, found: Retrieved, visible: Tensor, seen: Tensor, rois: RoIs, place: Tensor | None = None
+    ) -> Tensor:
+        """float32 [R, M], how little each prior agrees with what is seen; 0 is best (PGExp+).
+
+        Priors stand where they are used: for the box in T^r_m(B^v), for the mask in ``place`` [R, 4], which is B^a.
+        """
+        count = found.slots.shape[1]
+        boxes = self.prior_boxes(found, seen, rois) if place is None else place[:, None].expand(-1, count, -1)
         context = context_boxes(boxes, seen)
         others = self.others(visible, rois, context)
         return inconsistency(visible, rois.boxes, found.amodal, boxes, others, context)
@@ -240,7 +247,9 @@ class PGExp(Branch):
             return truth_evidence(rois, context)
         return predicted_evidence(rois, visible, context)
 
-    def cues(self, found: Retrieved | None, visible: Tensor, seen: Tensor, rois: RoIs) -> Tensor:
+    def cues(
+        self, found: Retrieved | None, visible: Tensor, seen: Tensor, rois: RoIs, place: Tensor | None = None
+    ) -> Tensor:
         """float32 [R, K, 3], what attention sees of each prior: distance by the K priors' mean, inconsistency, 1.
 
         Zeros for a missing prior, and throughout where nothing reads them.
@@ -250,7 +259,7 @@ class PGExp(Branch):
         there = found.distance.isfinite()
         distance = torch.where(there, found.distance, 0.0)
         mean = distance.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
-        doubt = torch.where(there, self.inconsistency(found, visible, seen, rois), 0.0)
+        doubt = torch.where(there, self.inconsistency(found, visible, seen, rois, place), 0.0)
         doubt = torch.where(doubt.isfinite(), doubt, 0.0)
         return torch.stack([distance / mean.clamp(min=1e-6), doubt, there.to(distance)], dim=-1)
 
@@ -266,11 +275,15 @@ class PGExp(Branch):
         true = matched(rois, "boxes")
         return expand_boxes(torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1), true, _sizes(rois))
 
-    def _retrieve(self, query: Tensor, frames: Tensor, visible: Tensor, seen: Tensor, rois: RoIs) -> Retrieved:
+    def _retrieve(
+        self, query: Tensor, frames: Tensor, visible: Tensor, seen: Tensor, rois: RoIs, place: Tensor | None = None
+    ) -> Retrieved:
         """The K priors for a query in some frames, of which V and B^v are looked at in re-ranking."""
         found = self.search(query, frames, rois)
         weight = self.rerank_weight
-        return found if weight == 0 else rerank(found, self.inconsistency(found, visible, seen, rois), weight, self.k)
+        if weight == 0:
+            return found
+        return rerank(found, self.inconsistency(found, visible, seen, rois, place), weight, self.k)
 
     def _known(self) -> Prior:
         if self.prior is None:
