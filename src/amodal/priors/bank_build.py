@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -76,6 +77,7 @@ def medoids(keys: Tensor, count: int, seed: int) -> Tensor:
         that is farthest from its own cluster's centre.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     # First centres drawn plainly: k-means++ costs many times the rest and lowers the inertia by one part in a hundred.
     if len(keys) <= _WHOLE:
@@ -84,7 +86,11 @@ def medoids(keys: Tensor, count: int, seed: int) -> Tensor:
         means = MiniBatchKMeans(
             count, init="random", n_init=1, max_iter=10, batch_size=8192, compute_labels=False, random_state=seed
         )
-    centres = torch.from_numpy(means.fit(keys.cpu().numpy()).cluster_centers_).to(keys)
+    with warnings.catch_warnings():
+        # Fewer different keys than clusters: full boxes of a class are often the same mask. Seen to below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means.fit(keys.cpu().numpy())
+    centres = torch.from_numpy(means.cluster_centers_).to(keys)
     cluster, distance = _assign(keys, centres)
     # Rows by cluster and by distance in it: the first of each cluster is its medoid.
     order = torch.from_numpy(np.lexsort((distance.numpy(), cluster.numpy())))
