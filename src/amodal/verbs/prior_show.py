@@ -75,7 +75,7 @@ def show(
         if explanation is not None:
             _save(out, annotations, row, explanation, read(row))
             count += 1
-    missed = f" ({len(rows) - count} more objects were not detected)" if count < len(rows) else ""
+    missed = f" (objects not detected: {len(rows) - count})" if count < len(rows) else ""
     print(f"{count} pictures: {out}{missed}")
 
 
