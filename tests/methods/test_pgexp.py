@@ -316,6 +316,8 @@ def test_decoded_boxes_stand_for_b_o(
     assert output.visible_logits.requires_grad
     expected = resample(prior.asked[0].masks, rois.decoded, output.boxes, 28)
     assert torch.allclose(prior.asked[1].masks, expected)
+    base = expansion(train_boxes="decoded", box_expansion="none", mask_expansion="plain")
+    assert torch.equal(base(noise(1), rois).boxes, rois.decoded)
     looked = []
     see = branch.see
     monkeypatch.setattr(branch, "see", lambda f, r: looked.append(r.boxes) or see(f, r))

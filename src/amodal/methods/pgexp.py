@@ -79,11 +79,11 @@ class PGExp(Branch):
 
     def forward(self, features: dict[str, Tensor], rois: RoIs) -> BranchOutput:
         visible_logits = self.see(features, rois)
+        rois, visible = self.stand(features, rois, visible_logits)
         if self.box_head is None and self.mask_head is None:
-            boxes = rois.boxes
+            boxes = self.warm_up(rois.boxes, rois)
             return BranchOutput(boxes, self.expand_masks(features, rois, boxes, None, None, None), visible_logits)
 
-        rois, visible = self.stand(features, rois, visible_logits)
         seen = self.seen_boxes(visible, rois)
         boxes, aux = rois.boxes, {}
         if self.box_head is not None:
