@@ -7,57 +7,48 @@ of another size without rescaling its values. The arrows of Fig. 5 (visible poin
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _CHUNK = 128  # pairs whose distances the closed-form solver holds at once
-_FAR = 1e4  # cells; farther than anything in a grid
+_NEVER = 10_000  # squared distance of a block that must not be taken
+_FULL, _EDGE = 48, 30  # squared blocks that a walk to a fully visible / to an edge block may be longer
 
 
 class FlowNet(nn.Module):
-    """S^f (Eq. 3): a small FlowNet (Dosovitskiy et al., ICCV 2015) on two stacked masks.
+    """S^f (Eq. 3): a small FlowNet (Dosovitskiy et al., ICCV 2015) on two masks and a first flow between them.
 
-    An encoder halves the grid three times (28, 14, 7, 4 cells a side), a decoder comes back with skips, and each of its
-    levels corrects the flow of the coarser one. The corrections start at zero: a new network leaves masks as they are.
+    The first flow is the closed form (:func:`nearest_flow`); an encoder-decoder on both masks, that flow and the mask
+    warped by it, with skips and a correction at each of three levels (4, 7 and 14 blocks a side, the last one for each
+    cell of the block), makes it smooth. Corrections start at zero, so a new network is the closed form. Started from
+    no flow at all instead, the network has to learn how to find visible cells far away, at which it stays behind.
 
     Args:
-        widths: channels at 28, 14, 7 and 4 cells a side.
+        widths: channels at 14, 7 and 4 blocks a side.
     """
 
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 64)) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 48)) -> None:
         super().__init__()
         self.widths = widths
-        self.stem = nn.Conv2d(2, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        self.inner = nn.ModuleList(nn.Conv2d(b, b, 3, padding=1) for b in widths[1:])
-        self.up = nn.ModuleList(nn.Conv2d(b + a + 2, a, 3, padding=1) for a, b in pairwise(widths))
-        self.predict = nn.ModuleList(nn.Conv2d(c, 2, 3, padding=1, bias=False) for c in widths)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.1)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        for weight in self.predict.parameters():
-            nn.init.zeros_(weight)
-
-    def levels(self, visible: Tensor, amodal: Tensor) -> list[Tensor]:
-        """The flows of all levels, coarse to fine, each float32 [N, 2, S, S]; arguments as for :meth:`forward`."""
-        skips = [F.leaky_relu(self.stem(torch.stack([visible, amodal], dim=1)), 0.1)]
-        for down, inner in zip(self.down, self.inner, strict=True):
-            skips.append(F.leaky_relu(inner(F.leaky_relu(down(skips[-1]), 0.1)), 0.1))
-        features = skips[-1]
-        flows: list[Tensor] = [self.predict[-1](features)]
-        for level in reversed(range(len(self.up))):
-            size = skips[level].shape[-2:]
-            flow = F.interpolate(flows[-1], size=size, mode="bilinear", align_corners=False)
-            coarse = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-            features = F.leaky_relu(self.up[level](torch.cat([coarse, skips[level], flow], dim=1)), 0.1)
-            flows.append(flow + self.predict[level](features))
-        seen = visible.flatten(1).any(dim=1)[:, None, None, None]
-        return [torch.where(seen, flow, 0.0) for flow in flows]
+        fine, middle, coarse = widths
+        self.stem = _conv(5 * 4, fine)
+        self.down7 = nn.Sequential(_conv(fine, middle, stride=2), _conv(middle, middle))
+        self.down4 = nn.Sequential(_conv(middle, coarse, stride=2), _conv(coarse, coarse))
+        self.lateral4 = nn.Conv2d(coarse, middle, 1)
+        self.lateral7 = nn.Conv2d(middle, fine, 1)
+        self.up7 = _conv(middle, middle)
+        self.up14 = _conv(fine, fine)
+        self.predict = nn.ModuleList(
+            nn.Conv2d(width, out, 3, padding=1) for width, out in ((coarse, 2), (middle, 2), (fine, 2 * 4))
+        )
+        for parameter in self.predict.parameters():
+            nn.init.zeros_(parameter)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:  # twice as fast on a CPU
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, visible: Tensor, amodal: Tensor) -> Tensor:
         """The flow between two masks in one frame.
@@ -69,28 +60,42 @@ class FlowNet(nn.Module):
         Returns:
             float32 [N, 2, 28, 28], backward flow; 0 where the visible mask is empty.
         """
-        return self.levels(visible, amodal)[-1]
+        first = nearest_flow(visible, amodal)
+        if len(first) == 0:
+            return first
+        seen = torch.stack([visible, amodal], dim=1)
+        masks = torch.cat([seen * 2 - 1, warp(visible[:, None], first) * 2 - 1, first], dim=1)
+        blocks = F.pixel_unshuffle(masks, 2).contiguous(memory_format=torch.channels_last)
+        at14 = self.stem(blocks)
+        at7 = self.down7(at14)
+        at4 = self.down4(at7)
+        back7 = self.up7(at7 + _resize(self.lateral4(at4), 7))
+        back14 = self.up14(at14 + _resize(self.lateral7(back7), 14))
+        correction = _resize(self.predict[0](at4), 7) + self.predict[1](back7)
+        cells = _resize(correction, 28) + F.pixel_shuffle(self.predict[2](back14), 2)
+        flow: Tensor = first + cells * (2 / 28)  # corrections are in cells, so that first steps of a fit stay small
+        return torch.where(visible.flatten(1).any(dim=1)[:, None, None, None], flow, 0.0)
 
 
 def nearest_flow(visible: Tensor, amodal: Tensor) -> Tensor:
-    """S^f in closed form: every cell takes the nearest cell of the kind that it needs.
+    """S^f in closed form: what is hidden takes the nearest visible part, first by blocks of 2 x 2 cells, then by cells.
 
-    Inside the amodal mask that is the nearest visible cell, outside it the nearest cell that is not visible, where the
-    frame is surrounded by such cells. A cell that already is what it should be stays. Of equally near cells the left
-    one is taken, of these the upper one.
+    The flow is used on blocks (:func:`halve`), where the plain offset to the nearest visible cell is poor: it takes
+    half-empty blocks at the mask's edge, and the offsets of a block's cells disagree. So each block looks for the
+    nearest block like itself (:func:`_nearest_blocks`), and then each of its cells for the nearest cell of the right
+    kind in there; a fully hidden block takes the middle of a fully visible one.
 
     Args:
-        visible: float or bool [N, H, W], a cell is visible at 0.5 or above.
+        visible: float or bool [N, H, W], a cell is visible at 0.5 or above; H and W even, at most 64.
         amodal: float or bool [N, H, W], likewise.
 
     Returns:
         float32 [N, 2, H, W], backward flow; 0 where the visible mask is empty.
     """
-    seen, whole = visible >= 0.5, amodal >= 0.5
-    flow = torch.zeros(len(seen), 2, *seen.shape[1:], device=seen.device)
-    for start in range(0, len(seen), _CHUNK):
+    flow = torch.zeros(len(visible), 2, *visible.shape[1:], device=visible.device)
+    for start in range(0, len(visible), _CHUNK):
         part = slice(start, start + _CHUNK)
-        flow[part] = _nearest(seen[part], whole[part])
+        flow[part] = _nearest((visible[part] >= 0.5).float(), (amodal[part] >= 0.5).float())
     return flow
 
 
@@ -126,27 +131,97 @@ def halve(flow: Tensor) -> Tensor:
     return F.avg_pool2d(flow, 2)
 
 
-def _nearest(seen: Tensor, whole: Tensor) -> Tensor:
-    """The closed form for a few pairs, bool [N, H, W] each."""
-    size = torch.tensor([seen.shape[2], seen.shape[1]], device=seen.device)
-    padded = F.pad(~seen, (1, 1, 1, 1), value=True)
-    offset = torch.where(whole[:, None], _offsets(seen), _offsets(padded)[:, :, 1:-1, 1:-1])
-    wrong = (seen != whole) & seen.flatten(1).any(dim=1)[:, None, None]
-    return torch.where(wrong[:, None], offset * (2 / size)[:, None, None], 0.0)
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3 x 3 convolution with LeakyReLU 0.1."""
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+    nn.init.kaiming_normal_(conv.weight, a=0.1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.LeakyReLU(0.1, inplace=True))
 
 
-def _offsets(wanted: Tensor) -> Tensor:
-    """float32 [N, 2, H, W], (x, y) in cells from each cell to the nearest wanted one; any value where none is wanted.
+def _resize(features: Tensor, size: int) -> Tensor:
+    return F.interpolate(features, size=(size, size), mode="bilinear", align_corners=False)
 
-    Exact and separable: first the nearest wanted row of every column, then the best column.
+
+def _nearest(visible: Tensor, amodal: Tensor) -> Tensor:
+    """The closed form for a few pairs, float 0 or 1 [N, H, W] each. Cells of a block are numbered row by row."""
+    height, width = visible.shape[1:]
+    cells = F.pixel_unshuffle(F.pad(visible, (2, 2, 2, 2))[:, None], 2)
+    wanted = F.pixel_unshuffle(amodal[:, None], 2)
+    step = _nearest_blocks(cells.mean(dim=1), wanted.mean(dim=1))
+    rows = torch.arange(1, height // 2 + 1, device=visible.device)[:, None]
+    columns = torch.arange(1, width // 2 + 1, device=visible.device)
+    block = (rows + step[:, 1]) * (width // 2 + 2) + columns + step[:, 0]
+    there = cells.flatten(2).gather(2, block.flatten(1)[:, None].expand(-1, 4, -1)).view_as(wanted)
+
+    x, y = torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]], device=visible.device)
+    pattern = (there * torch.tensor([1, 2, 4, 8], device=visible.device)[:, None, None]).sum(dim=1, keepdim=True)
+    owner = torch.arange(4, device=visible.device)[:, None, None]
+    taken = _best_cells(x, y)[owner, wanted.long(), pattern.long()]
+    whole = ((there + wanted).amin(dim=1, keepdim=True) == 2) & step.any(dim=1)[:, None]
+    inside = torch.stack([torch.where(whole, 0.5, at[taken]) - at[:, None, None] for at in (x, y)], dim=1)
+    flow = F.pixel_shuffle((step[:, :, None] * 2 + inside).flatten(1, 2), 2)
+    scale = torch.tensor([2 / width, 2 / height], device=visible.device)[:, None, None]
+    return torch.where(visible.flatten(1).any(dim=1)[:, None, None, None], flow * scale, 0.0)
+
+
+def _best_cells(x: Tensor, y: Tensor) -> Tensor:
+    """int64 [4, 2, 16]: for each cell of a block, what it wants and what another block's cells are, the cell to take.
+
+    The nearest one in place of those that are as wanted; the same place if none is. ``x``, ``y``: places, int64 [4].
     """
-    height, width = wanted.shape[1:]
-    rows = torch.arange(height, device=wanted.device, dtype=torch.float32)
-    columns = torch.arange(width, device=wanted.device, dtype=torch.float32)
-    apart = (rows[:, None] - rows).abs()[None, :, :, None]
-    missing = torch.where(wanted, 0.0, _FAR)[:, None]
-    vertical, row = (apart + missing).min(dim=2)
-    across = (columns[:, None] - columns).square()
-    column = (across + vertical.square()[:, :, None]).argmin(dim=3)
-    dy = row.gather(2, column) - rows[:, None]
-    return torch.stack([column - columns, dy], dim=1)
+    apart = (x[:, None] - x).abs() + (y[:, None] - y).abs()
+    cells = torch.arange(16, device=x.device)[:, None] >> torch.arange(4, device=x.device) & 1
+    fault = cells != torch.arange(2, device=x.device)[:, None, None]
+    return (apart[:, None, None] + fault * 9).argmin(dim=3)
+
+
+def _nearest_blocks(visible: Tensor, amodal: Tensor) -> Tensor:
+    """For each block the nearest one that suits it.
+
+    A block that is visible (half of it or more) where it should be, or not where it should not be, suits itself. Else
+    a block of the object's inside takes a visible one, the fuller the better; a block of its edge takes one of its own
+    side of one half, rather another edge block; a block outside takes one that is not visible. If no block is half
+    visible, the fullest ones count as visible.
+
+    Args:
+        visible: float [N, h + 2, w + 2], visible share of each block, with a border of empty blocks.
+        amodal: float [N, h, w], wanted share.
+
+    Returns:
+        int64 [N, 2, h, w], (x, y) steps in blocks; of equally near ones the upper, of these the left one.
+    """
+    enough = visible.flatten(1).amax(dim=1).clamp(0.25, 0.5)[:, None, None]
+    seen = visible >= enough
+    costs = [
+        torch.where(seen, _FULL * (1 - visible), _NEVER),
+        torch.where(seen, _EDGE * (visible == 1), _NEVER),
+        torch.where(seen, _NEVER, _EDGE * (visible == 0)),
+        torch.where(seen, _NEVER, 0),
+    ]
+    kind = torch.where(amodal == 1, 0, torch.where(amodal >= 0.5, 1, torch.where(amodal > 0, 2, 3)))
+    step = _cheapest(torch.stack(costs, dim=1).float(), kind)
+    own = visible[:, 1:-1, 1:-1]
+    suits = (own >= enough) == (amodal >= 0.5)
+    return torch.where((suits & ~((kind == 2) & (own == 0)))[:, None], 0, step)
+
+
+def _cheapest(costs: Tensor, kind: Tensor) -> Tensor:
+    """int64 [N, 2, h, w], steps to the block of least squared distance + cost; costs float [N, 4, h + 2, w + 2].
+
+    Exact and separable: the best row of every column, then the best column. Cost, row and column are packed into one
+    whole number that float32 holds, so that one fast minimum finds all three.
+    """
+    height, width = costs.shape[-2:]
+    rows = torch.arange(height, device=costs.device, dtype=torch.float32)
+    columns = torch.arange(width, device=costs.device, dtype=torch.float32)
+    down = (rows[1:-1, None] - rows).square()[..., None] * height + rows[:, None]
+    across = (columns[1:-1, None] - columns).square() * (height * width) + columns
+    # running minima over slices: several times as fast as amin over a short axis
+    best = reduce(torch.minimum, [torch.add(down[:, r], costs[:, :, r, None], alpha=height) for r in range(height)])
+    packed = reduce(torch.minimum, [torch.add(across[:, c], best[..., c, None], alpha=width) for c in range(width)])
+    chosen = packed.gather(1, kind[:, None])[:, 0].long()
+    dx = chosen % width - torch.arange(1, width - 1, device=costs.device)
+    dy = chosen // width % height - torch.arange(1, height - 1, device=costs.device)[:, None]
+    return torch.stack([dx, dy], dim=1)

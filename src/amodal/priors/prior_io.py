@@ -72,8 +72,8 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     encoder = _read(MaskEncoder(config.encoder), folder / ENCODER)
     flow = None
     if config.flow == "network":
-        a, b, c, d = data["flow_widths"]
-        flow = _read(FlowNet((a, b, c, d)), folder / FLOW)
+        fine, middle, coarse = data["flow_widths"]
+        flow = _read(FlowNet((fine, middle, coarse)), folder / FLOW)
     bank = Bank.load(folder)
     classes = len(data["class_names"])
     if bank.num_classes != classes:
@@ -108,8 +108,8 @@ def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
         raise ConfigError(f"{path}: class_names must be a list of names")
     if not _are_counts(ids) or len(set(ids)) != len(ids) or len(ids) != len(names):
         raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
-    if config.flow == "network" and (len(widths) != 4 or not _are_counts(widths) or not 1 <= min(widths) <= 4096):
-        raise ConfigError(f"{path}: flow_widths is {widths!r}, must be four numbers of channels")
+    if config.flow == "network" and (len(widths) != 3 or not _are_counts(widths) or not 1 <= min(widths) <= 4096):
+        raise ConfigError(f"{path}: flow_widths is {widths!r}, must be three numbers of channels")
     if not 0 <= data["rerank_weight"] < float("inf"):
         raise ConfigError(f"{path}: rerank_weight is {data['rerank_weight']!r}, must be >= 0")
     return config, data
