@@ -16,10 +16,14 @@ from amodal.config import (
     MaskHeadConfig,
     ModelConfig,
     PGExpConfig,
+    PriorConfig,
     RPNConfig,
     TransformConfig,
 )
+from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
+from amodal.priors.fit import fit_prior
+from amodal.priors.prior import Prior
 from amodal.structures import Targets
 
 # The same examples in every run: a test that fails only sometimes tells nobody what changed.
@@ -109,6 +113,25 @@ def make_config(system: str = "mask_rcnn", size: int = 64, **box_head: float) ->
         box_head=BoxHeadConfig(channels=32, batch_per_image=64, detections=20, **box_head),
         mask_head=MaskHeadConfig(channels=16, convs=2),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_annotations() -> AnnotationSet:
+    """The objects of twelve examples, 36 of two classes."""
+    examples = [make_example(seed) for seed in range(12)]
+    items = [
+        {"image": image, "label": k % 2, "amodal": one.amodal[k].numpy(), "visible": one.visible[k].numpy()}
+        for image, one in enumerate(examples)
+        for k in range(len(one.targets))
+    ]
+    return AnnotationSet.from_masks([(96, 96)] * 12, items, ["square", "disc"], image_ids=list(range(12)))
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tiny_annotations: AnnotationSet) -> Prior:
+    """A prior of :func:`tiny_annotations`, hardly fitted: 10 slots a class. Shared, so not to be changed."""
+    config = PriorConfig(slots=10, encoder_steps=40, flow_steps=20)
+    return fit_prior(tiny_annotations, config)[0]
 
 
 @pytest.fixture
