@@ -92,9 +92,11 @@ def _fit(
     from amodal.priors.quality import judged_file, judged_objects
     from amodal.priors.report import make_report, report_lines
     from amodal.train.atomic import replace_folder
+    from amodal.train.data import annotation_digest
 
     share = HELD_OUT if other is None else 0.0
-    prior, fitted = fit_prior(annotations, config, held_out=share, progress=True)
+    digest = annotation_digest(annotations)  # "prior show" looks whether it is on the file of the bank.
+    prior, fitted = fit_prior(annotations, config, held_out=share, data=digest, progress=True)
     if other is None:
         judged = judged_objects(annotations, fitted.instances.take(fitted.held_out), exclude=True, seed=config.seed)
     else:

@@ -284,7 +284,7 @@ def find_box(explained: Sequence[Explanation], name: str, box: Floats, least: fl
     return best
 
 
-_GAP, _MARGIN, _TITLE, _HEADING, _CAPTION = 14, 22, 22, 16, 14
+_GAP, _MARGIN, _TITLE, _HEADING, _CAPTION = 14, 22, 22, 16, 13
 
 
 def figure(rows: Sequence[Row], title: str, *, subtitle: str = "", side: int = 300) -> Pixels:
