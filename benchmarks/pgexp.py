@@ -44,10 +44,15 @@ def call(command: list[str], log: Path) -> None:
 
 def data_flags(data: Path, dev: bool) -> list[str]:
     """Options of ``amodal train`` that name the training split, and the dev split where it is evaluated on the way."""
-    folder = data / "eth80_amodal"
+    photographs = data / "eth80_amodal"
     flags = []
     for part, split in (("train", "train"), ("val", "dev"))[: 1 + dev]:
-        flags += [f"--data.{part}", str(folder / f"{split}.json"), f"--data.{part}_images", str(folder / split)]
+        flags += [
+            f"--data.{part}",
+            str(photographs / f"{split}.json"),
+            f"--data.{part}_images",
+            str(photographs / split),
+        ]
     return flags
 
 
@@ -82,10 +87,10 @@ def test(arguments: argparse.Namespace, run: Run) -> None:
     """``amodal test`` of the last weights on every split that has no metrics yet."""
     out = arguments.runs / run.name
     for split in SPLITS:
-        folder = out / split.replace("/", "_")
-        if not (folder / "metrics.json").exists():
+        target = folder(out, split)
+        if not (target / "metrics.json").exists():
             truth, images = arguments.data / f"{split}.json", arguments.data / split
-            command = ["-m", "amodal", "test", str(out / "last"), str(truth), str(images), "--out", str(folder)]
+            command = ["-m", "amodal", "test", str(out / "last"), str(truth), str(images), "--out", str(target)]
             call(command, arguments.runs / "logs" / f"{run.name}.log")
 
 
@@ -100,12 +105,12 @@ def collect(arguments: argparse.Namespace, run: Run) -> Path:
         "set": run.set,
         "title": SETS[run.set].title,
         "seed": run.seed,
-        "commits": (out / "commits").read_text().split(),
+        "commits": (out / "commits").read_text().split() if (out / "commits").exists() else [],
         "settings": yaml.safe_load((out / "config.yaml").read_text()),
         "seconds": seconds(log),
         "curve": thin(log),
         "eval": read_table(out / "eval.csv"),
-        "splits": {split: read_split(arguments.data, split, out / split.replace("/", "_")) for split in SPLITS},
+        "splits": {split: read_split(arguments.data, split, folder(out, split)) for split in SPLITS},
         "machine": machine(),
     }
     path: Path = arguments.results / f"{run.name}.json"
@@ -114,14 +119,19 @@ def collect(arguments: argparse.Namespace, run: Run) -> Path:
     return path
 
 
-def read_split(data: Path, split: str, folder: Path) -> dict[str, Any]:
+def folder(out: Path, split: str) -> Path:
+    """Where a run's results on a split lie."""
+    return out / split.replace("/", "_")
+
+
+def read_split(data: Path, split: str, tested: Path) -> dict[str, Any]:
     """Metrics of one split and mask AP by occlusion level."""
     from amodal.evaluation.api import prepare
     from amodal.evaluation.levels import levels
 
-    evaluation = prepare(data / f"{split}.json", folder / "predictions.json")
+    evaluation = prepare(data / f"{split}.json", tested / "predictions.json")
     by_level = [{"low": v.low, "high": v.high, "objects": v.objects, "AP": v.ap} for v in levels(evaluation)]
-    return {"metrics": json.loads((folder / "metrics.json").read_text()), "levels": by_level}
+    return {"metrics": json.loads((tested / "metrics.json").read_text()), "levels": by_level}
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
@@ -167,9 +177,13 @@ def work(arguments: argparse.Namespace, run: Run) -> str:
     """One run from start to result file; returns what became of it."""
     if (arguments.results / f"{run.name}.json").exists():
         return "was done"
+    finished = all((folder(arguments.runs / run.name, split) / "metrics.json").exists() for split in SPLITS)
+    if arguments.collect and not finished:
+        return "is not finished"
     try:
-        train(arguments, run)
-        test(arguments, run)
+        if not finished:
+            train(arguments, run)
+            test(arguments, run)
         collect(arguments, run)
     except subprocess.CalledProcessError as error:
         return f"failed with exit code {error.returncode}, see {arguments.runs / 'logs' / run.name}.log"
@@ -206,6 +220,7 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--init", type=Path, help="checkpoint that the runs start from (default: RUNS/base/last)")
     parser.add_argument("--prior", nargs="*", default=[], metavar="KEY=V", help="further options of `prior fit`")
+    parser.add_argument("--collect", action="store_true", help="train nothing; result files of runs that are finished")
     parser.add_argument("--base", action="store_true", help="train the weights that all start from, and stop")
     parser.add_argument("--small", action="store_true", help="tiny sizes in RUNS/rehearsal: shows that it all runs")
     arguments: argparse.Namespace
@@ -224,7 +239,8 @@ def main() -> int:
         runs = chosen(arguments.only, arguments.suffix, settings)
     except ValueError as error:
         parser.error(str(error))
-    for name in sorted({prior for run in runs if (prior := SETS[run.set].prior) is not None}):
+    priors = {SETS[run.set].prior for run in runs if not arguments.collect}
+    for name in sorted(prior for prior in priors if prior is not None):
         fit_prior(arguments, name)
     with ThreadPoolExecutor(arguments.parallel) as pool:
         states = dict(zip([run.name for run in runs], pool.map(lambda run: work(arguments, run), runs), strict=True))

@@ -263,7 +263,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def sections(folder: Path, pictures: Path) -> dict[str, str]:
+def sections(folder: Path, pictures: Path, name: str = "pgexp") -> dict[str, str]:
     """The page's sections by heading; those without results are left out."""
     runs = read_runs(folder)
     made: dict[str, str] = {}
@@ -274,19 +274,19 @@ def sections(folder: Path, pictures: Path) -> dict[str, str]:
             [table_one(runs, clutter), gains(runs, clutter), by_level(runs, clutter)]
         )
         made["Dev, and options that were tried on it"] = "\n\n".join([table_one(runs, dev), variants(runs)])
-        pgexp_pictures.curves(runs, pictures / "pgexp-curves.svg")
-        made["Curves and times"] = "![Losses and mask AP by occlusion](pgexp-curves.svg)\n\n" + times(runs)
+        pgexp_pictures.curves(runs, pictures / f"{name}-curves.svg")
+        made["Curves and times"] = f"![Losses and mask AP by occlusion]({name}-curves.svg)\n\n" + times(runs)
     studies: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
         ("Oracles", "oracle", oracle),
         ("Boxes by occlusion", "boxes", boxes),
         ("Evidence deleted, and clipping instead of a prior", "stress", stress),
     ]
-    for heading, name, write in studies:
-        if study := _read(folder / f"{name}.json"):
+    for heading, kind, write in studies:
+        if study := _read(folder / f"{kind}.json"):
             made[heading] = write(study)
-            if name == "stress":
-                pgexp_pictures.stress(study, pictures / "pgexp-stress.svg")
-                made[heading] += "\n\n![Mask AP-occ-gt over the share of deleted evidence](pgexp-stress.svg)"
+            if kind == "stress":
+                pgexp_pictures.stress(study, pictures / f"{name}-stress.svg")
+                made[heading] += f"\n\n![Mask AP-occ-gt over the share of deleted evidence]({name}-stress.svg)"
     if text := speed(folder):
         made["Speed and memory"] = text
     return made
@@ -297,15 +297,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS / "pgexp", help="folder of the result files")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and its pictures")
+    parser.add_argument("--name", default="pgexp", help="of the page, and what its pictures' names begin with")
     parser.add_argument("--reading", type=Path, default=READING, help="what is written by hand")
     arguments = parser.parse_args()
     arguments.docs.mkdir(parents=True, exist_ok=True)
     parts = [path.read_text().strip() for path in (HEAD, arguments.reading) if path.exists()]
     parts += [
         "\n\n".join([f"## {heading}", *([NOTES[heading]] if heading in NOTES else []), text])
-        for heading, text in sections(arguments.results, arguments.docs).items()
+        for heading, text in sections(arguments.results, arguments.docs, arguments.name).items()
     ]
-    page = arguments.docs / "pgexp.md"
+    page = arguments.docs / f"{arguments.name}.md"
     page.write_text("\n\n".join(parts) + "\n")
     print(page)
 

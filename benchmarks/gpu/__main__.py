@@ -18,11 +18,12 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
-from benchmarks import rehearsal
+from benchmarks import pgexp_sets, rehearsal
 from benchmarks.gpu import jobs
 from benchmarks.gpu.jobs import Job
 
@@ -36,7 +37,8 @@ class Queue:
     def __init__(self, limit_s: float, logs: Path) -> None:
         self.end = time.monotonic() + limit_s - GRACE_S
         self.logs = logs
-        self._drawing = threading.Lock()
+        self._shared: dict[Path, threading.Lock] = {}
+        self._registering = threading.Lock()
         logs.mkdir(parents=True, exist_ok=True)
 
     def work(self, job: Job) -> str:
@@ -44,20 +46,21 @@ class Queue:
         for command, mark in job.commands:
             if mark is not None and mark.exists():
                 continue
-            draws = "scenes" in command
-            if draws:  # jobs share the drawn scenes
-                self._drawing.acquire()
-            try:
+            with self._lock(mark):  # jobs share drawn scenes, a prior, the weights that they start from
                 if mark is None or not mark.exists():
                     state = self._run(job.name, command)
                     if state != "done":
                         return state
-            finally:
-                if draws:
-                    self._drawing.release()
-            if mark is not None and not mark.exists():
-                mark.touch()
+                if mark is not None and not mark.exists():
+                    mark.touch()
         return "done"
+
+    def _lock(self, mark: Path | None) -> AbstractContextManager[object]:
+        """One job at a time makes what a mark stands for."""
+        if mark is None:
+            return nullcontext()
+        with self._registering:
+            return self._shared.setdefault(mark, threading.Lock())
 
     def _run(self, name: str, command: list[str]) -> str:
         left = self.end - time.monotonic()
@@ -91,9 +94,9 @@ def pack(all_jobs: list[Job], logs: Path, out: Path) -> None:
             for pattern in PACKED:
                 for path in sorted(job.run.glob(pattern)):
                     archive.write(path, f"{job.name}/{path.relative_to(job.run)}")
-            for name in ("config.yaml", "README.md"):
-                if (job.checkpoint / name).exists():
-                    archive.write(job.checkpoint / name, f"{job.name}/last/{name}")
+            for name in ("config.yaml", "README.md", "prior/*"):
+                for path in sorted(job.checkpoint.glob(name)):
+                    archive.write(path, f"{job.name}/last/{path.relative_to(job.checkpoint)}")
     for job in all_jobs:
         if (job.checkpoint / "model.safetensors").exists():
             state = load_file(job.checkpoint / "model.safetensors")
@@ -107,7 +110,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with eth80_amodal (and eth80_clutter)")
     parser.add_argument("--runs", type=Path, required=True, help="run folders; keep them between calls")
     parser.add_argument("--out", type=Path, required=True, help="results to bring home")
-    parser.add_argument("--jobs", nargs="+", default=["mask_rcnn", "pgexp", "torchvision", "scenes"])
+    parser.add_argument(
+        "--jobs",
+        nargs="+",
+        default=["mask_rcnn", "pgexp", "torchvision", "scenes"],
+        help=f'the default, "sets" (Table 1 and PGExp+ with their seeds) or single sets: {", ".join(pgexp_sets.SETS)}',
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each job once for each seed")
     parser.add_argument("--parallel", type=int, default=4, help="jobs at a time (small models wait for the CPU)")
     parser.add_argument("--scenes", type=int, default=6000, help="drawn training scenes")
@@ -123,13 +131,21 @@ def main() -> int:
         settings = {**rehearsal.SETTINGS, **settings}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // arguments.parallel, 1)))
+    prior = ["--slots", "40", "--encoder-steps", "20", "--flow-steps", "20"] if arguments.rehearse else []
     chosen: list[Job] = []
+    if "sets" in arguments.jobs:
+        arguments.jobs.remove("sets")
+        every = pgexp_sets.chosen([])
+        chosen += [jobs.pgexp_set(run, data, arguments.runs, settings, prior, device) for run in every]
     for seed in arguments.seeds:
         for name in arguments.jobs:
             if name == "torchvision":
                 chosen.append(jobs.eth80_torchvision(data, arguments.runs, seed, settings, device))
             elif name == "scenes":
                 chosen.append(jobs.scenes("pgexp", arguments.runs, count, seed, settings, device))
+            elif name in pgexp_sets.SETS:
+                run = pgexp_sets.Run(name, seed)
+                chosen.append(jobs.pgexp_set(run, data, arguments.runs, settings, prior, device))
             else:
                 chosen.append(jobs.eth80(name, data, arguments.runs, seed, settings, device))
     queue = Queue(arguments.limit_s, arguments.runs / "logs")

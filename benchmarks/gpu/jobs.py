@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import pgexp_sets
 from benchmarks.eth80 import CONFIG
 
 SPLITS = ("eth80_amodal/dev", "eth80_amodal/val", "eth80_clutter/val")
@@ -20,6 +21,22 @@ ETH80 = {
     "model.transform.test_min_size": "192",
     "model.transform.test_max_size": "288",
 }
+# the sets of docs/benchmarks/pgexp.md at a larger size: ResNet-18, 128 channels, 256 px
+LARGE = {
+    "batch_size": "16",
+    "data.workers": "3",
+    "model.backbone.name": "nano18",
+    "model.backbone.channels": "128",
+    "model.box_head.channels": "512",
+    "model.mask_head.channels": "128",
+    "model.method.box_channels": "512",
+    "model.transform.min_size": "[256]",
+    "model.transform.max_size": "384",
+    "model.transform.test_min_size": "256",
+    "model.transform.test_max_size": "384",
+}
+LARGE_BASE = {**LARGE, "steps": "6000", "save_every": "300", "freeze": "[]", "optim.lr": "0.0005"}
+LARGE_SET = {**LARGE, "steps": "2000", "save_every": "200"}
 SCENES = {"steps": "8000", "eval_every": "2000", "save_every": "500", "data.workers": "3", "batch_size": "16"}
 
 
@@ -29,6 +46,7 @@ class Job:
 
     Attributes:
         name: of the job, and of its run folder.
+        run: that folder.
         commands: each with the file that shows it is finished, None where the command itself knows.
         checkpoint: folder to bring home.
     """
@@ -83,6 +101,36 @@ def eth80_torchvision(data: Path, runs: Path, seed: int, settings: dict[str, str
             files = [str(data / f"{split}.json"), str(folder / "predictions.json")]
             evaluate = ["-m", "amodal", "evaluate", *files, "--out", str(folder / "metrics.json")]
             job.commands.append((evaluate, folder / "metrics.json"))
+    return job
+
+
+def pgexp_set(
+    run: pgexp_sets.Run, data: Path, runs: Path, settings: dict[str, str], prior: list[str], device: str
+) -> Job:
+    """A set of Table 1 with a seed; the trained set #1 that it starts from and the prior are made by whoever is first.
+
+    Args:
+        run: set and seed.
+        data: folder with ``eth80_amodal``.
+        runs: run folders.
+        settings: of the trainings, base and set; they win over the larger size's.
+        prior: further options of ``prior fit``.
+        device: of the tests.
+    """
+    job = Job(run.name, runs / run.name)
+    folder = data / "eth80_amodal"
+    files = {"data.train": str(folder / "train.json"), "data.train_images": str(folder / "train")}
+    base = {"model.method.box_expansion": "none", "model.method.mask_expansion": "plain", "out": str(runs / "base")}
+    train = ["-m", "amodal", "train", str(pgexp_sets.CONFIG), "--resume", "auto"]
+    job.commands.append(([*train, *_flags({**LARGE_BASE, **base, **files, **settings})], runs / "base" / "trained"))
+    options = ["--init", str(runs / "base" / "last")]
+    if (name := pgexp_sets.SETS[run.set].prior) is not None:
+        fit = ["-m", "amodal", "prior", "fit", str(folder / "train.json"), str(runs / name), *pgexp_sets.PRIORS[name]]
+        job.commands.append(([*fit, *prior], runs / name / "prior.yaml"))
+        options += ["--prior", str(runs / name)]
+    values = {**LARGE_SET, "out": str(job.run), **files, **settings}
+    job.commands.append(([*train, *options, *_flags(values), *run.flags()], job.run / "trained"))
+    _tests(job, data, device)
     return job
 
 
