@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return torch.nn.Identity()
 
     monkeypatch.setattr(fit, "fit_encoder", encoder)
-    monkeypatch.setattr("amodal.priors.flow_fit.fit_flow", flow)
+    monkeypatch.setattr(fit, "fit_flow", flow)
     return calls
 
 

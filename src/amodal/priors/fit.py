@@ -16,6 +16,7 @@ from amodal.errors import DataError
 from amodal.priors.bank import Bank
 from amodal.priors.encoder import MaskEncoder, fit_encoder
 from amodal.priors.flow import FlowNet
+from amodal.priors.flow_fit import fit_flow
 from amodal.priors.instances import collect
 from amodal.priors.prior import Prior, encode
 from amodal.priors.rerank_weight import fit_weight
@@ -157,8 +158,6 @@ def _encoder_masks(instances: PriorInstances, config: PriorConfig) -> Tensor:
 
 
 def _fit_flow(instances: PriorInstances, encoder: MaskEncoder, config: PriorConfig, progress: bool) -> FlowNet:
-    from amodal.priors.flow_fit import fit_flow
-
     neighbours = None
     if config.neighbour_share > 0:
         codes = key_codes(instances, encoder, config)
