@@ -1,7 +1,8 @@
 """Runs the benchmarks one after the other: ``make bench``, or ``python -m benchmarks [NAME ...] [--small]``.
 
-Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. The photographs (``benchmarks.eth80``) need an
-hour and data that does not come with the project, so they run only when asked for by themselves.
+Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. The photographs (``benchmarks.eth80``,
+``benchmarks.pgexp``) need hours and data that does not come with the project, so they run only when asked for by
+themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("startup", "reading", "evaluation", "inference", "training_step")
+NAMES = ("startup", "reading", "evaluation", "inference", "training_step", "prior_fit", "pgexp_speed")
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ from benchmarks.pgexp_sets import SETS
 
 TERMS = (
     ("loss_mask_amodal", "amodal mask loss (Eq. 7), in B^a"),
-    ("loss_mask_visible", "visible mask loss, in B^o"),
     ("loss_box_amodal", "box loss of the AB head (Eq. 5)"),
 )
 SPLIT = "eth80_amodal/val"
@@ -20,7 +19,7 @@ STYLES = {"own": "-", "clipped": "--", "hull": ":"}
 def curves(runs: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
     """Losses of seed 0 and mask AP by occlusion (mean over the seeds) of the sets of Table 1."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for name, colour in zip(SETS, _colours(pyplot), strict=False):
         if name not in runs:
             continue
@@ -33,11 +32,11 @@ def curves(runs: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
         every = [run["splits"][SPLIT]["levels"] for run in seeds.values()]
         shares = [f"{100 * level['low']:.0f}-{100 * level['high']:.0f}" for level in every[0]]
         means = [statistics.mean(level[i]["AP"] or 0.0 for level in every) for i in range(len(shares))]
-        axes[3].plot(shares, means, marker="o", label=title, color=colour)
+        axes[2].plot(shares, means, marker="o", label=title, color=colour)
     for axis, (_, title) in zip(axes, TERMS, strict=False):
         axis.set(xlabel="step", title=title)
-    axes[3].set(xlabel="hidden share of the object, %", ylabel="mask AP", title="by occlusion, val")
-    axes[3].legend(frameon=False)
+    axes[2].set(xlabel="hidden share of the object, %", ylabel="mask AP", title="by occlusion, val")
+    axes[2].legend(frameon=False)
     _finish(pyplot, figure, axes, path)
 
 
