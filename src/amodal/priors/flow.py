@@ -15,16 +15,18 @@ from torch import Tensor, nn
 
 _CHUNK = 128  # pairs whose distances the closed-form solver holds at once
 _NEVER = 10_000  # squared distance of a block that must not be taken
+_SPREAD = 0.04  # cells between the sources of neighbours that look for the same block, so that they keep their order
+_REACH = 0.7  # cells; largest correction along an axis, so that none moves a cell by more than about one
 _FULL, _EDGE = 48, 30  # squared blocks that a walk to a fully visible / to an edge block may be longer
 
 
 class FlowNet(nn.Module):
     """S^f (Eq. 3): a small FlowNet (Dosovitskiy et al., ICCV 2015) on two masks and a first flow between them.
 
-    The first flow is the closed form (:func:`nearest_flow`); an encoder-decoder on both masks, that flow and the mask
-    warped by it, with skips and a correction at each of three levels (4, 7 and 14 blocks a side, the last one for each
-    cell of the block), makes it smooth. Corrections start at zero, so a new network is the closed form. Started from
-    no flow at all instead, the network has to learn how to find visible cells far away, at which it stays behind.
+    The first flow is the closed form (:func:`nearest_flow`). An encoder-decoder reads both masks, that flow and the
+    mask warped by it, and corrects it by less than a cell, at three levels (4, 7 and 14 blocks a side), with
+    skips. Corrections start at zero, so a new network is the closed form. A network without a first flow has to learn
+    to find visible cells far away, at which it stays behind: IoU 0.92 and 0.88 on the two grids after a minute's fit.
 
     Args:
         widths: channels at 14, 7 and 4 blocks a side.
@@ -41,9 +43,7 @@ class FlowNet(nn.Module):
         self.lateral7 = nn.Conv2d(middle, fine, 1)
         self.up7 = _conv(middle, middle)
         self.up14 = _conv(fine, fine)
-        self.predict = nn.ModuleList(
-            nn.Conv2d(width, out, 3, padding=1) for width, out in ((coarse, 2), (middle, 2), (fine, 2 * 4))
-        )
+        self.predict = nn.ModuleList(nn.Conv2d(width, 2, 3, padding=1) for width in (coarse, middle, fine))
         for parameter in self.predict.parameters():
             nn.init.zeros_(parameter)
         for parameter in self.parameters():
@@ -72,8 +72,8 @@ class FlowNet(nn.Module):
         back7 = self.up7(at7 + _resize(self.lateral4(at4), 7))
         back14 = self.up14(at14 + _resize(self.lateral7(back7), 14))
         correction = _resize(self.predict[0](at4), 7) + self.predict[1](back7)
-        cells = _resize(correction, 28) + F.pixel_shuffle(self.predict[2](back14), 2)
-        flow: Tensor = first + cells * (2 / 28)  # corrections are in cells, so that first steps of a fit stay small
+        cells = _resize(_resize(correction, 14) + self.predict[2](back14), 28)
+        flow: Tensor = first + (_REACH * torch.tanh(cells / _REACH)) * (2 / 28)
         return torch.where(visible.flatten(1).any(dim=1)[:, None, None, None], flow, 0.0)
 
 
@@ -161,7 +161,8 @@ def _nearest(visible: Tensor, amodal: Tensor) -> Tensor:
     taken = _best_cells(x, y)[owner, wanted.long(), pattern.long()]
     whole = ((there + wanted).amin(dim=1, keepdim=True) == 2) & step.any(dim=1)[:, None]
     inside = torch.stack([torch.where(whole, 0.5, at[taken]) - at[:, None, None] for at in (x, y)], dim=1)
-    flow = F.pixel_shuffle((step[:, :, None] * 2 + inside).flatten(1, 2), 2)
+    offset = step[:, :, None] * 2 + inside
+    flow = F.pixel_shuffle(torch.where(whole[:, None], offset * (1 - _SPREAD), offset).flatten(1, 2), 2)
     scale = torch.tensor([2 / width, 2 / height], device=visible.device)[:, None, None]
     return torch.where(visible.flatten(1).any(dim=1)[:, None, None, None], flow * scale, 0.0)
 

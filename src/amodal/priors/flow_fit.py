@@ -17,7 +17,9 @@ _OCCLUDED = 0.15  # hidden share above which an object is worth more than its tu
 _OCCLUDED_SHARE = 2 / 3  # of the pairs, where there are such objects
 _JITTERED = 0.5  # share of the visible masks that are shifted, scaled, eroded or dilated
 _ERASED = 0.3  # share of the visible masks of which one more occluder takes a part
-_SMOOTH, _ORDER, _REST, _SMALL = 0.01, 5.0, 1.0, 0.001  # weights of the regularisers beside the two mask losses
+_COARSE, _MARGIN = 2.0, 0.1  # weight of the halved grid; how far from one half its blocks shall be
+_APART, _MENDABLE = 0.05, 0.3  # cells; wanted distance of neighbours' sources, largest miss of it that counts
+_SMOOTH, _ORDER, _REST, _SMALL = 0.01, 1.0, 0.2, 0.001  # weights of the regularisers beside the two mask losses
 
 
 def fit_flow(
@@ -50,7 +52,7 @@ def fit_flow(
         optimiser = torch.optim.Adam(net.parameters(), lr=_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(steps, 2), pct_start=0.1)
         occluded = (instances.occlude_rate > _OCCLUDED).nonzero()[:, 0]
-        for _ in tqdm(range(steps), desc="flow", disable=not progress):
+        for _ in tqdm(range(steps), desc="flow", unit="step", leave=False, disable=None if progress else True):
             rows = _draw_rows(len(instances), occluded, generator)
             visible = jitter(instances.visible[rows].float(), generator)
             whose = _draw_partners(rows, neighbours, neighbour_share, generator)
@@ -63,11 +65,13 @@ def fit_flow(
 
 
 def flow_loss(flow: Tensor, visible: Tensor, amodal: Tensor) -> Tensor:
-    """L1 between warped visible and amodal mask, on the grid and on the halved one, and four regularisers.
+    """L1 between warped visible and amodal mask, a hinge on the halved grid, and four regularisers.
 
-    Those are total variation; cells in the amodal mask whose order is reversed; cells in both masks that move by more
-    than one cell; and the flow's length. They are in cells, so that their weights hold for any grid. L1 rather than
-    cross-entropy, since clamped cross-entropy has no gradient at all where a hard mask is not moved yet.
+    The hinge asks blocks to fall on the right side of one half. L1 there would ask for whole blocks at the edge of what
+    is visible too, and shift blocks that need not move. The regularisers are total variation; cells in the amodal mask
+    whose order is reversed; cells in both masks that move by more than one cell; and the flow's length. They are in
+    cells, so that their weights hold for any grid. L1 rather than cross-entropy, since clamped cross-entropy has no
+    gradient at all where a hard mask is not moved yet.
 
     Args:
         flow: float [N, 2, S, S].
@@ -79,15 +83,21 @@ def flow_loss(flow: Tensor, visible: Tensor, amodal: Tensor) -> Tensor:
     """
     seen, whole = visible[:, None], amodal[:, None]
     fine = (warp(seen, flow) - whole).abs().mean()
-    coarse = (warp(F.avg_pool2d(seen, 2), halve(flow)) - F.avg_pool2d(whole, 2)).abs().mean()
+    side = torch.where(F.avg_pool2d(whole, 2) >= 0.5, 1.0, -1.0)
+    coarse = F.relu(_MARGIN - side * (warp(F.avg_pool2d(seen, 2), halve(flow)) - 0.5)).mean()
     cells = flow * (flow.shape[-1] / 2)
     smooth = cells.diff(dim=2).abs().mean() + cells.diff(dim=3).abs().mean()
-    across = F.relu(-1 - cells[:, 0].diff(dim=2)) * amodal[:, :, 1:] * amodal[:, :, :-1]
-    down = F.relu(-1 - cells[:, 1].diff(dim=1)) * amodal[:, 1:] * amodal[:, :-1]
+    across = _reversed(cells[:, 0].diff(dim=2)) * amodal[:, :, 1:] * amodal[:, :, :-1]
+    down = _reversed(cells[:, 1].diff(dim=1)) * amodal[:, 1:] * amodal[:, :-1]
     length = (cells.square().sum(dim=1) + 1e-8).sqrt()
     rest = (F.relu(length - 1) * visible * amodal).mean()
     order = across.mean() + down.mean()
-    return fine + coarse + _SMOOTH * smooth + _ORDER * order + _REST * rest + _SMALL * length.mean()
+    return fine + _COARSE * coarse + _SMOOTH * smooth + _ORDER * order + _REST * rest + _SMALL * length.mean()
+
+
+def _reversed(change: Tensor) -> Tensor:
+    """By how many cells neighbours miss their order; no more than what corrections can mend."""
+    return F.relu(_APART - 1 - change).clamp(max=_MENDABLE)
 
 
 def jitter(visible: Tensor, generator: torch.Generator) -> Tensor:
