@@ -8,12 +8,15 @@ import time
 
 import pytest
 
-VERBS = ["demo", "scenes", "convert", "check", "show", "train", "test", "predict", "evaluate", "methods", "info"]
+VERBS = [
+    "demo", "scenes", "convert", "check", "show", "prior fit", "prior show", "train", "test", "predict", "evaluate",
+    "methods", "info",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(verb: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "amodal", verb, "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "amodal", *verb.split(), "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert verb in done.stdout
     assert len(done.stdout) > 80
@@ -29,7 +32,7 @@ def test_help_lists_every_verb() -> None:
 def test_help_does_not_load_torch(verb: str) -> None:
     code = (
         "import sys\nfrom amodal.cli import main\n"
-        f"sys.argv = ['amodal', {verb!r}, '--help']\n"
+        f"sys.argv = ['amodal', *{verb.split()!r}, '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -57,6 +57,14 @@ def test_earlier_work() -> None:
             assert (min(sizes.min_size), max(sizes.min_size)) == (800 if name == "kins" else 640, 800)
 
 
+def test_priors_of_the_data_sets() -> None:
+    """The encoder of the earlier work (reference, section 3); groceries on conveyors have no upright."""
+    fits = {name: load_config(CONFIGS / "pgexp" / f"{name}.yaml").prior_fit for name in ("kins", "d2sa", "cocoa_cls")}
+    assert {name: fit.encoder for name, fit in fits.items()} == {"kins": 392, "d2sa": 128, "cocoa_cls": 128}
+    assert [name for name, fit in fits.items() if fit.rotate] == ["d2sa"]
+    assert load_config(CONFIGS / "pgexp" / "kins.yaml").model.method == PGExpConfig()
+
+
 def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
     config = load(
         path,

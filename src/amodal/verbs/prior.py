@@ -71,7 +71,11 @@ def fit(
     if out.exists() and not (out.is_dir() and ((out / SETTINGS).is_file() or not any(out.iterdir()))):
         raise ConfigError(f"{out} holds something else than a prior; give another OUT")
     given = locals()
-    config = PriorConfig(**{name: given[name] for name in PriorConfig.__dataclass_fields__})
+    try:
+        config = PriorConfig(**{name: given[name] for name in PriorConfig.__dataclass_fields__})
+    except ConfigError as error:
+        key, _, rule = str(error).partition(" ")
+        raise ConfigError(f"--{key.replace('_', '-')} {rule}") from None
     annotations = load(ann, schema=schema)
     other = None if val is None else load(val, schema=schema)
     _fit(annotations, other, out, config, checkpoint, images, device)
