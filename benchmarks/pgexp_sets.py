@@ -58,6 +58,13 @@ VARIANTS: dict[str, Set] = {
     "s6-masks": Set("#6, retrieved masks concatenated (rejected)", _table("prior", "masks")),
     "s6-key": Set("#6, visible key frame", _FULL, prior="prior-visible"),
     "s6-aspect": Set("#6, visible key frame and aspect", _FULL, prior="prior-visible-aspect"),
+    "s2-geometry": Set("#2, told where B^o lies", {**_table("plain", "plain"), "geometry": "true"}, prior=None),
+    "s6-geometry": Set("#6, told where boxes lie", {**_FULL, "geometry": "true"}),
+    "plus-geometry": Set("PGExp+, told where boxes lie", {**_FULL, "rerank": "occluder", "geometry": "true"}),
+    "plus-best": Set(
+        "PGExp+, told where boxes lie, own prior left out",
+        {**_FULL, "rerank": "occluder", "geometry": "true", "exclude": "instance"},
+    ),
     "plus-decoded": Set("PGExp+, B^o decoded in training", {**_FULL, "rerank": "occluder", "train_boxes": "decoded"}),
     "plus-attention": Set("PGExp+, attention", {**_FULL, "rerank": "occluder", "aggregate": "attention"}),
     "plus-image": Set("PGExp+, own image's priors left out", {**_FULL, "rerank": "occluder", "exclude": "image"}),
