@@ -26,7 +26,7 @@ def fit(
     fit_on: Literal["both", "amodal"] = "both",
     encoder_steps: int = 2000,
     flow: Literal["network", "nearest"] = "network",
-    flow_steps: int = 800,
+    flow_steps: int = 150,
     neighbour_share: float = 0.25,
     key_frame: Literal["amodal", "visible"] = "amodal",
     key_aspect: float = 0.0,
