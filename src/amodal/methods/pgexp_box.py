@@ -82,7 +82,8 @@ class AmodalBoxHead(nn.Module):
         x = F.relu(self.fuse(torch.cat([expanded, maps[0]], dim=1))).flatten(1)
         if self.skip is None or geometry is None:
             return self._regress(x)
-        return self._regress(torch.cat([x, geometry.to(x)], dim=1)) + self.skip(geometry)
+        skipped: Tensor = self.skip(geometry)
+        return self._regress(torch.cat([x, geometry.to(x)], dim=1)) + skipped
 
     def _regress(self, x: Tensor) -> Tensor:
         deltas: Tensor = self.predictor(F.relu(self.fc2(F.relu(self.fc1(x)))))

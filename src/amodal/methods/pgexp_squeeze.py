@@ -38,7 +38,7 @@ class ConcatSqueeze(nn.Module):
 
     def forward(self, maps: Maps, cues: Tensor) -> Tensor:
         """Maps of N objects; ``cues`` float32 [N, K, 3] are not read, the order says enough. float [N, C, H, W]."""
-        weights = self.conv.weight.split(self.conv.out_channels, dim=1)
+        weights = torch.split(self.conv.weight, self.conv.out_channels, dim=1)
         total = _bias(self.conv)[:, None, None]
         for k, weight in enumerate(weights):
             total = total + _convolved(maps, k, weight, self.recompute)
@@ -60,7 +60,8 @@ class Gate(nn.Module):
     def forward(self, cues: Tensor) -> Tensor:
         """Cues float32 [N, K, 3] -> float32 [N, K], summing to 1; padding has weight 0 beside anything else."""
         value = self.value(F.relu(self.hidden(cues)))[..., 0].float()
-        return (value + torch.where(cues[..., 2] > 0, 0.0, -1e4)).softmax(dim=1)
+        weights: Tensor = (value + torch.where(cues[..., 2] > 0, 0.0, -1e4)).softmax(dim=1)
+        return weights
 
 
 class AttentionSqueeze(nn.Module):
