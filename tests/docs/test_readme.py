@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 SMALLER = {"--images 400": "--images 6", "--images 50": "--images 3", "--steps 1000": "--steps 2"}
 NANO = ["--model.backbone.weights", "null", "--steps", "1", "--model.transform.min_size", "[64]"]
 NANO += ["--model.transform.test_min_size", "64", "--data.workers", "0"]
+PRIOR = ["--prior_fit.slots", "40", "--prior_fit.encoder_steps", "20", "--prior_fit.flow_steps", "2"]
 
 
 def blocks(language: str) -> list[str]:
@@ -40,7 +41,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "amodal", *words[1:]]
         if words[3] == "train":
             words[4] = str(ROOT / words[4])
-            words += NANO if "kins" in words[4] else ["--data.workers", "0"]
+            words += [*PRIOR, *(NANO if "kins" in words[4] else ["--data.workers", "0"])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 

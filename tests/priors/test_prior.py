@@ -118,6 +118,19 @@ def test_it_is_no_part_of_a_model_but_moves_with_it(tiny_prior: Prior) -> None:
     assert tiny_prior.device.type == "cpu"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_answers_as_the_cpu_does(tiny_prior: Prior, tmp_path: Path) -> None:
+    tiny_prior.save(tmp_path)
+    moved = Prior.load(tmp_path, "cuda")
+    labels = torch.tensor([0, 1])
+    there = moved.search(LEFT.expand(2, -1, -1).cuda(), BOX.expand(2, -1).cuda(), labels.cuda(), 5)
+    here = tiny_prior.search(LEFT.expand(2, -1, -1), BOX.expand(2, -1), labels, 5)
+    assert torch.allclose(there.distance.cpu(), here.distance, atol=1e-3)
+    assert torch.allclose(
+        moved.solve(LEFT.cuda(), FULL.float().cuda()).cpu(), tiny_prior.solve(LEFT, FULL.float()), atol=1e-4
+    )
+
+
 def test_saved_and_loaded_it_answers_bit_for_bit(tiny_prior: Prior, tmp_path: Path) -> None:
     tiny_prior.save(tmp_path / "prior")
     again = Prior.load(tmp_path / "prior")

@@ -68,7 +68,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"judged on {judged['objects']} held-out objects of {judged['images']} images, more than"
-        f" {judged['min_occlusion']:.0%} of each hidden; goals in brackets"
+        f" {_percent(judged['min_occlusion'])} of each hidden; goals in brackets"
     )
     dead = encoder["dead_channels"]
     yield (
