@@ -243,7 +243,8 @@ class PGExpConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         _require(self.k >= 1, "model.method.k", self.k, ">= 1")
-        _require(self.candidates >= self.k, "model.method.candidates", self.candidates, f">= model.method.k ({self.k})")
+        enough = self.rerank == "none" or self.candidates >= self.k
+        _require(enough, "model.method.candidates", self.candidates, f">= model.method.k ({self.k})")
         weight = self.rerank_weight
         _require(weight is None or 0 <= weight < math.inf, "model.method.rerank_weight", weight, ">= 0, or null")
         ok = len(self.delta_weights) == 4 and all(0 < w < math.inf for w in self.delta_weights)

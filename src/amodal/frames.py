@@ -61,7 +61,9 @@ def resample(masks: Tensor, source: Tensor, target: Tensor, size: int) -> Tensor
     """
     rows = _tent(_centres(target[:, 1], target[:, 3], size), source[:, 1], source[:, 3], masks.shape[1])
     columns = _tent(_centres(target[:, 0], target[:, 2], size), source[:, 0], source[:, 2], masks.shape[2])
-    return torch.bmm(torch.bmm(rows.to(masks), masks), columns.to(masks).transpose(1, 2))
+    # Half precision, which autocast takes for products of matrices, would move cells across a threshold.
+    with torch.autocast(masks.device.type, enabled=False):
+        return torch.bmm(torch.bmm(rows.to(masks), masks), columns.to(masks).transpose(1, 2))
 
 
 def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> Tensor:

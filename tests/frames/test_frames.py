@@ -111,6 +111,14 @@ def test_crop_of_no_boxes() -> None:
         assert crop_masks(torch.ones(2, 5, 5), _zero(0), torch.zeros(0, 4), 28, soft).shape == (0, 28, 28)
 
 
+def test_resample_keeps_single_precision_under_autocast() -> None:
+    masks, boxes = torch.rand(3, 28, 28), torch.tensor([[3.0, 4.0, 40.0, 30.0]]).expand(3, 4)
+    target = boxes + torch.tensor([1.3, -2.0, 4.0, 0.7])
+    expected = resample(masks, boxes, target, 28)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(resample(masks, boxes, target, 28), expected)
+
+
 def test_resample_to_the_same_frame_is_the_identity() -> None:
     masks, boxes = _noise(9, 5, 28, 28), _random_boxes(10, 5, 100, 100)
     assert torch.allclose(resample(masks, boxes, boxes, 28), masks, atol=1e-4)

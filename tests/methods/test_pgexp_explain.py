@@ -64,6 +64,23 @@ def test_what_is_shown_is_what_was_used(rerank: str, expansion: Make, place: Mak
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("box", ["none", "plain"])
+def test_without_a_box_search_the_mask_search_is_what_is_shown(
+    box: str, expansion: Make, place: Make, noise: Make, example: Make
+) -> None:
+    branch = expansion(box_expansion=box, rerank="occluder", rerank_weight=4.0).eval()
+    rois, features = in_test(place(example(0).targets, example(1).targets)), noise(2)
+    used: list[torch.Tensor] = []
+    retrieve = branch.retrieve_masks
+    branch.retrieve_masks = lambda *given: used.append(retrieve(*given).distance) or retrieve(*given)
+    output = branch(features, rois)
+    found = explain(branch, features, rois)
+    for row in range(len(rois)):
+        assert torch.equal(found["candidate_distance"][row][found["kept"][row]], used[0][row])
+    assert torch.equal(found["placed"], output.boxes[:, None].expand_as(found["placed"]))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("box", "mask"), [("none", "prior"), ("plain", "masks"), ("prior", "plain"), ("none", "plain")]
 )

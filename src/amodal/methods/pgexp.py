@@ -20,6 +20,7 @@ from amodal.methods.base import Branch
 from amodal.methods.pgexp_box import AmodalBoxHead, geometry
 from amodal.methods.pgexp_mask import FlowExpansion, MaskExpansion
 from amodal.methods.pgexp_squeeze import CUES
+from amodal.models.box_head import SMALLEST
 from amodal.models.heads import MaskHead
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.pooler import Pooler
@@ -124,7 +125,9 @@ class PGExp(Branch):
         another look gives the visible mask; what is trained is still the mask in the proposal.
         """
         if self.method.train_boxes == "decoded" and rois.targets is not None:
-            rois = replace(rois, boxes=rois.decoded)
+            # Test drops boxes without area; here the region stays where it was.
+            sound = (rois.decoded[:, 2:] - rois.decoded[:, :2] >= SMALLEST).all(dim=1, keepdim=True)
+            rois = replace(rois, boxes=torch.where(sound, rois.decoded, rois.boxes))
             with torch.no_grad():
                 visible_logits = self.see(features, rois)
         return rois, visible_logits.detach().float().sigmoid()

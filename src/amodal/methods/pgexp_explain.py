@@ -91,22 +91,24 @@ def explain(branch: PGExp, features: dict[str, Tensor], rois: RoIs) -> Arrays:
         "amodal_box": boxes,
         "amodal": output.amodal_logits.float().sigmoid(),
     }
-    query, frames = None, rois.boxes
+    query, frames, place = None, rois.boxes, None
     if branch.mask_head is not None:
-        query, frames = resample(visible, rois.boxes, boxes, GRID), boxes
+        query, frames, place = resample(visible, rois.boxes, boxes, GRID), boxes, boxes
         priors = branch.retrieve_masks(query, boxes, visible, seen, rois)
         found |= {"flow_box": boxes, "expanded": query, "shapes": priors.amodal, "mask_distance": priors.distance}
         if isinstance(branch.mask_head, FlowExpansion):
             found["flows"] = branch.flows(query, priors)
     if branch.method.box_expansion == "prior":
-        query, frames = visible, rois.boxes
+        query, frames, place = visible, rois.boxes, None
         priors = branch.retrieve_boxes(visible, seen, rois)
         found |= {"prior_boxes": branch.prior_boxes(priors, seen, rois), "box_distance": priors.distance}
     if query is not None and branch.rerank_weight > 0:
         candidates = branch.search(query, frames, rois)
         placed = branch.prior_boxes(candidates, seen, rois)
+        if place is not None:
+            placed = place[:, None].expand_as(placed)
         context = context_boxes(placed, seen)
-        score = branch.inconsistency(candidates, visible, seen, rois)
+        score = branch.inconsistency(candidates, visible, seen, rois, place)
         others = branch.others(visible, rois, context)
         found |= _candidates(candidates, placed, score, others, context, branch.rerank_weight, branch.k)
     return found

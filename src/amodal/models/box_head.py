@@ -17,7 +17,7 @@ from amodal.models.pooler import Pooler
 from amodal.models.rois import select
 from amodal.structures import LossTerm, RoIs
 
-_SMALLEST = 1e-2  # pixels; detections with a shorter side are dropped
+SMALLEST = 1e-2  # pixels; detections with a shorter side are dropped
 
 Rescore = Callable[[RoIs], "Tensor | None"]
 
@@ -111,7 +111,7 @@ class BoxHead(nn.Module):
         )  # fmt: skip
         decoded = self._decode(deltas[row, label], candidates.boxes, candidates)
         candidates = replace(candidates, boxes=decoded, decoded=decoded)
-        candidates = select(candidates, ((decoded[:, 2:] - decoded[:, :2]) >= _SMALLEST).all(dim=1))
+        candidates = select(candidates, ((decoded[:, 2:] - decoded[:, :2]) >= SMALLEST).all(dim=1))
         better = rescore(candidates)
         if better is not None:
             candidates = replace(candidates, scores=better.float())
