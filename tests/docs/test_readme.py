@@ -20,6 +20,7 @@ SMALLER = {"--images 400": "--images 6", "--images 50": "--images 3", "--steps 1
 NANO = ["--model.backbone.weights", "null", "--steps", "1", "--model.transform.min_size", "[64]"]
 NANO += ["--model.transform.test_min_size", "64", "--data.workers", "0"]
 PRIOR = ["--prior_fit.slots", "40", "--prior_fit.encoder_steps", "20", "--prior_fit.flow_steps", "2"]
+FIT = ["--slots", "40", "--encoder-steps", "20", "--flow-steps", "2"]
 
 
 def blocks(language: str) -> list[str]:
@@ -39,6 +40,8 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         words = ["make", "-n", "-C", str(ROOT), *words[1:]]
     elif words[0] == "amodal":
         words = [sys.executable, "-m", "amodal", *words[1:]]
+        if words[3:5] == ["prior", "fit"]:
+            words += FIT
         if words[3] == "train":
             words[4] = str(ROOT / words[4])
             words += [*PRIOR, *(NANO if "kins" in words[4] else ["--data.workers", "0"])]
