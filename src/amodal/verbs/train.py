@@ -20,7 +20,7 @@ def train(
     Args:
         config: YAML file with differences from the defaults, such as configs/pgexp/nano.yaml.
         resume: "auto" continues RUN/last with the result of an unkilled run, or starts where there is none.
-        init: checkpoint folder whose weights start the run; heads of another class count start afresh.
+        init: checkpoint folder whose weights start the run; classes are matched by name, new ones start afresh.
         settings: any setting of the configuration, which wins over the file.
     """
     from amodal.config_io import load_config

@@ -1,0 +1,117 @@
+"""What a checkpoint of other classes or other settings gives to a new model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amodal.config import ModelConfig, PGExpConfig
+from amodal.models.build import build
+from amodal.models.rcnn import AmodalRCNN
+from amodal.train.checkpoints import save_model
+from amodal.train.init import start_from
+
+Tiny = Callable[..., ModelConfig]
+PLAIN = PGExpConfig(box_expansion="plain", mask_expansion="plain", box_channels=8)
+HEADS = ("branch.visible_head.predictor", "branch.amodal_head.predictor")
+
+
+def make(tiny: Tiny, names: list[str], seed: int = 0, method: PGExpConfig = PLAIN) -> AmodalRCNN:
+    """A model whose class rows all differ, biases too."""
+    config = replace(tiny("pgexp"), method=method)
+    model = build("pgexp", len(names), config=config, class_names=names, category_ids=None, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "bias" in name or "predictor" in name:
+                value.copy_(torch.randn(value.shape, generator=generator))
+    return model
+
+
+def rows(model: AmodalRCNN, name: str) -> list[torch.Tensor]:
+    """Everything that belongs to a class, as written out by hand."""
+    row, state = model.class_names.index(name), model.state_dict()
+    found = []
+    for kind in ("weight", "bias"):
+        found.append(state[f"box_head.cls_score.{kind}"][1 + row])
+        found += [state[f"box_head.bbox_pred.{kind}"][4 * row + number] for number in range(4)]
+        found += [state[f"{head}.{kind}"][row] for head in HEADS]
+    return found
+
+
+def equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def values(model: AmodalRCNN) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def background(model: AmodalRCNN) -> list[torch.Tensor]:
+    return [model.state_dict()[f"box_head.cls_score.{kind}"][0] for kind in ("weight", "bias")]
+
+
+@pytest.mark.parametrize("names", [["dog", "cat"], ["dog", "cup"], ["cup", "fox", "dog"], ["dog"], ["cup", "fox"]])
+def test_rows_of_classes_follow_their_names(tiny_config: Tiny, tmp_path: Path, names: list[str]) -> None:
+    old, new, fresh = make(tiny_config, ["cat", "dog"]), make(tiny_config, names, 1), make(tiny_config, names, 1)
+    save_model(old, tmp_path)
+    line = start_from(new, tmp_path)
+    shared = [name for name in names if name in old.class_names]
+    others = [name for name in names if name not in shared]
+    for name in names:
+        assert equal(rows(new, name), rows(old if name in shared else fresh, name)), name
+    assert equal(background(new), background(old))
+    assert f"classes carried over: {', '.join(shared) or 'none'}; " in line
+    assert line.endswith(f"classes that start afresh: {', '.join(others) or 'none'}")
+    by_class = ("cls_score", "bbox_pred", *HEADS)
+    rest = [name for name in values(new) if not any(part in name for part in by_class)]
+    assert all(torch.equal(values(new)[name], values(old)[name]) for name in rest)
+
+
+def test_equal_classes_are_not_told(tiny_config: Tiny, tmp_path: Path) -> None:
+    old, new = make(tiny_config, ["cat", "dog"]), make(tiny_config, ["cat", "dog"], 1)
+    save_model(old, tmp_path)
+    assert start_from(new, tmp_path) == f"init: {len(values(old))} tensors from {tmp_path}"
+    assert all(torch.equal(value, values(new)[name]) for name, value in values(old).items())
+
+
+def test_many_classes_are_counted(tiny_config: Tiny, tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(12)]
+    save_model(make(tiny_config, names), tmp_path)
+    line = start_from(make(tiny_config, names[::-1], 1), tmp_path)
+    assert "carried over: n11, n10, n9, n8, n7, n6, n5, n4, n3, n2 and 2 more; classes that start afresh: none" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reference": "original"}, "reference is 'visible', here 'original'"),
+        ({"delta_weights": [10.0, 10.0, 5.0, 5.0]}, "delta_weights is [1.0, 1.0, 1.0, 1.0], here [10.0, 10.0"),
+        ({"geometry": True}, "geometry is False, here True"),
+    ],
+)
+def test_a_box_expansion_of_another_meaning_starts_afresh(
+    tiny_config: Tiny, tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    old = make(tiny_config, ["cat", "dog"])
+    save_model(old, tmp_path)
+    new = make(tiny_config, ["cat", "dog"], 1, replace(PLAIN, **changes))  # type: ignore[arg-type]
+    before = values(new)
+    line = start_from(new, tmp_path)
+    assert f"; branch.box_head starts afresh, its numbers mean something else there ({told}" in line
+    assert "not in it" not in line
+    for name, value in values(new).items():
+        source = before if name.startswith("branch.box_head.") else values(old)
+        assert torch.equal(value, source[name]), name
+
+
+def test_settings_without_a_box_expansion_there_are_no_matter(tiny_config: Tiny, tmp_path: Path) -> None:
+    none = PGExpConfig(box_expansion="none", mask_expansion="plain", reference="original")
+    save_model(make(tiny_config, ["cat"], 0, none), tmp_path)
+    line = start_from(make(tiny_config, ["cat"], 1), tmp_path)
+    assert "start afresh, not in it: branch.box_head" in line
+    assert "numbers mean" not in line
