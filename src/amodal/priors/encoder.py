@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from amodal.errors import ConfigError
+from amodal.priors.precision import true_float32
 
 _CHANNELS = 8
 _BATCH = 32
@@ -60,7 +61,7 @@ class MaskEncoder(nn.Module):
 
     def _latent(self, masks: Tensor, slope: float = 0.0) -> Tensor:
         """float32 [N, 8, h, w]; ``slope`` is that of the ReLUs below 0."""
-        with torch.autocast(masks.device.type, enabled=False):
+        with true_float32(masks.device.type):
             x = masks.float()[:, None]
             for conv in self.down:
                 x = F.leaky_relu(conv(x), slope).contiguous(memory_format=torch.channels_last)
@@ -68,7 +69,7 @@ class MaskEncoder(nn.Module):
 
     def _logits(self, latent: Tensor, slope: float = 0.0) -> Tensor:
         """float32 [N, 28, 28] of a latent map float32 [N, 8, h, w]."""
-        with torch.autocast(latent.device.type, enabled=False):
+        with true_float32(latent.device.type):
             # So few channels run twice as fast on a CPU where they lie side by side.
             x = latent.contiguous(memory_format=torch.channels_last)
             for conv in self.up:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from amodal.config import PriorConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
+from amodal.priors.precision import true_float32
 from amodal.priors.prior_io import load_prior, save_prior
 from amodal.priors.types import GRID, Retrieved
 
@@ -158,7 +159,7 @@ class Prior(nn.Module):
         """
         from amodal.priors.flow import halve, nearest_flow
 
-        with torch.autocast(visible.device.type, enabled=False):
+        with true_float32(visible.device.type):
             seen = (visible.detach() >= 0.5).float()
             flow = nearest_flow(seen, amodal.float()) if self.flow is None else self.flow(seen, amodal.float())
             return halve(flow) if halved else flow
