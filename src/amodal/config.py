@@ -325,7 +325,7 @@ class PriorConfig:
         neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, as in use.
         key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
         key_aspect: weight of the visible box's log aspect ratio in the key; 0: not part of it.
-        min_occlusion: objects with a smaller hidden share stay out of the bank.
+        min_occlusion: objects with a smaller hidden share stay out of the bank alone, not of the fits.
         rotate: augment classes short of ``slots`` by any rotation (objects seen from above).
         seed: of fitting, clustering and augmentation.
     """
@@ -405,7 +405,8 @@ class TrainConfig:
         eval_every: steps between evaluations on ``data.val``; 0: only at the end.
         save_every: steps between ``last`` checkpoints.
         log_every: steps between log lines.
-        prior: folder of an expansion prior (``amodal prior fit``); null: a system that needs one fits it first.
+        prior: folder of an expansion prior (``amodal prior fit``); null: a system that needs one fits it first. A run
+            that is resumed goes on with its checkpoint's.
         prior_fit: how it is fitted then.
         freeze: parts that are not trained, by name, for instance backbone, rpn, box_head, branch.visible_head.
     """

@@ -57,6 +57,20 @@ def test_held_out_images_are_in_the_bank_alone(
     assert report.class_counts == torch.bincount(objects.labels, minlength=2).tolist()
 
 
+def test_min_occlusion_concerns_the_bank_alone(tiny_annotations: AnnotationSet, seen: dict[str, Any]) -> None:
+    prior, report = fit.fit_prior(tiny_annotations, replace(QUICK, min_occlusion=0.3), held_out=0.0)
+    objects = report.instances
+    assert len(objects) == len(collect(tiny_annotations)[0]) == len(seen["flow"]) == len(seen["masks"]) // 2
+    hidden = torch.from_numpy(tiny_annotations.annotation_ids[tiny_annotations.occlude_rate >= 0.3])
+    assert 0 < len(hidden) < len(objects)
+    assert torch.equal(objects.annotation_ids[report.banked], hidden)
+    present = prior.bank.annotation_ids[prior.bank.present]
+    assert set(present.flatten().tolist()) <= set(hidden.tolist())
+    assert report.class_counts == torch.bincount(objects.labels[report.banked], minlength=2).tolist()
+    with pytest.raises(DataError, match=r"no object for the bank \(min_occlusion is 0.99, the most hidden"):
+        fit.fit_prior(tiny_annotations, replace(QUICK, min_occlusion=0.99))
+
+
 def test_all_images_are_used_where_none_is_held_out(tiny_annotations: AnnotationSet, seen: dict[str, Any]) -> None:
     _, report = fit.fit_prior(tiny_annotations, QUICK, held_out=0.0)
     assert not report.held_out.any()

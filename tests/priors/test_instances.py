@@ -97,9 +97,6 @@ def test_what_cannot_teach_is_left_out_and_counted() -> None:
     instances, left_out = collect(data)
     assert instances.annotation_ids.tolist() == [5, 6]
     assert left_out == {"crowd": 1, "amodal unknown": 1, "nothing visible": 2}
-    instances, left_out = collect(data, min_occlusion=0.5)
-    assert instances.annotation_ids.tolist() == [5]
-    assert left_out["less hidden than min_occlusion"] == 1
 
 
 def test_nothing_to_collect() -> None:

@@ -131,6 +131,9 @@ def test_the_report_is_finite_json_and_readable(prior: Prior, count: int) -> Non
     text = "\n".join(lines)
     assert f"judged on {count} held-out objects" in text
     assert "bar         10     10  every object" in text
+    assert report["banked"] == report["objects"] == 20
+    fewer = {**report, "banked": 7, "fit": {**report["fit"], "min_occlusion": 0.25}}
+    assert "7 of them, of which at least 25 % is hidden" in list(report_lines(fewer))[1]
     assert max(len(line) for line in lines) < 160
     assert (report["flow"]["own"]["iou28"] is None) == (count == 0)
     assert (report["encoder"]["iou_amodal"] is None) == (count == 0)

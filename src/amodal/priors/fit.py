@@ -35,13 +35,15 @@ class FitReport:
 
     Attributes:
         instances: all N objects, bank and held-out ones together.
-        held_out: bool [N], objects of held-out images: in the bank, but neither E nor S^f has seen them.
-        left_out: why objects of the file are none of them -> how many.
-        class_counts: objects of each class; a class without any is absent from the bank.
+        banked: bool [N], objects that are hidden enough for the bank (``min_occlusion``).
+        held_out: bool [N], objects of held-out images, which neither E nor S^f has seen; the bank may hold them.
+        left_out: why objects of the file are none of the N -> how many.
+        class_counts: objects of each class that the bank is made from; a class without any is absent from it.
         seconds: stage -> seconds.
     """
 
     instances: PriorInstances
+    banked: Tensor
     held_out: Tensor
     left_out: dict[str, int]
     class_counts: list[int]
@@ -61,12 +63,12 @@ def fit_prior(
     Args:
         annotations: the training objects.
         config: settings.
-        held_out: share of the images kept from E and S^f; the bank holds every image's objects.
+        held_out: share of the images kept from E and S^f; the bank takes objects of every image.
         data: digest of the annotations, stored with the prior.
         progress: show progress bars.
 
     Raises:
-        DataError: no object is left to learn from.
+        DataError: no object is left to learn from, or none is hidden enough for the bank.
     """
     report = _gather(annotations, config, held_out, progress)
     instances, seen = report.instances, report.instances.take(~report.held_out)
@@ -75,7 +77,7 @@ def fit_prior(
     encoder = fit_encoder(masks, config.encoder, steps=config.encoder_steps, seed=config.seed, progress=progress)
     clock.lap("encoder")
     bank = Bank.build(
-        instances,
+        instances.take(report.banked),
         len(annotations.class_names),
         partial(encode, encoder, config),
         config.slots,
@@ -137,17 +139,23 @@ def nearest_neighbours(codes: Tensor, labels: Tensor, count: int, seed: int) -> 
 
 def _gather(annotations: AnnotationSet, config: PriorConfig, share: float, progress: bool) -> FitReport:
     clock = _Clock({})
-    instances, left_out = collect(annotations, min_occlusion=config.min_occlusion, progress=progress)
+    instances, left_out = collect(annotations, progress=progress)
     clock.lap("masks")
     if not len(instances):
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "it is empty"
         raise DataError(f"no object to fit a prior to ({reasons})", file=annotations.path or None)
+    banked = instances.occlude_rate >= config.min_occlusion
+    if not banked.any():
+        rule = f"min_occlusion is {config.min_occlusion}, the most hidden object's share is"
+        raise DataError(
+            f"no object for the bank ({rule} {float(instances.occlude_rate.max()):.3g})", file=annotations.path or None
+        )
     images = torch.unique(instances.image_ids)
     generator = np.random.default_rng(config.seed)
     chosen = generator.permutation(len(images))[: int(share * len(images))]
     held_out = torch.isin(instances.image_ids, images[torch.from_numpy(chosen)])
-    counts = torch.bincount(instances.labels, minlength=len(annotations.class_names)).tolist()
-    return FitReport(instances, held_out, left_out, counts, clock.seconds)
+    counts = torch.bincount(instances.labels[banked], minlength=len(annotations.class_names)).tolist()
+    return FitReport(instances, banked, held_out, left_out, counts, clock.seconds)
 
 
 def _encoder_masks(instances: PriorInstances, config: PriorConfig) -> Tensor:

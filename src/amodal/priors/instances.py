@@ -15,23 +15,19 @@ from amodal.data.store import AnnotationSet
 from amodal.priors.types import GRID, PriorInstances
 
 
-def collect(
-    annotations: AnnotationSet, *, min_occlusion: float = 0.0, progress: bool = False
-) -> tuple[PriorInstances, dict[str, int]]:
+def collect(annotations: AnnotationSet, *, progress: bool = False) -> tuple[PriorInstances, dict[str, int]]:
     """Every object that can teach a prior, cropped exactly as training targets are.
 
     Args:
         annotations: N' objects of a file.
-        min_occlusion: objects with a smaller hidden share of their area are left out, 0 to 1.
         progress: show a progress bar.
 
     Returns:
         The N objects, in the order of the file's rows (none: N = 0), and how many were left out for each reason that
         occurred: "crowd", "amodal unknown", "nothing visible" (no visible pixel, or too few for a single cell of the
-        28 x 28 grid: such a mask is no key), "less hidden than min_occlusion". An object counts once, for the first of
-        them.
+        28 x 28 grid: such a mask is no key). An object counts once, for the first of them.
     """
-    reasons = _reasons(annotations, min_occlusion)
+    reasons = _reasons(annotations)
     rows = np.flatnonzero(reasons == "")
     boxes = torch.from_numpy(annotations.amodal_boxes[rows]).float()
     visible_boxes = torch.from_numpy(annotations.visible_boxes[rows]).float()
@@ -54,11 +50,10 @@ def collect(
     return instances.take(seen), {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
 
-def _reasons(annotations: AnnotationSet, min_occlusion: float) -> NDArray[np.object_]:
+def _reasons(annotations: AnnotationSet) -> NDArray[np.object_]:
     """str [A], why each object is left out, "" where it is not."""
     reasons = np.full(len(annotations), "", dtype=object)
     # The first reason counts, so they are written last to first.
-    reasons[annotations.occlude_rate < min_occlusion] = "less hidden than min_occlusion"
     reasons[annotations.visible_area == 0] = "nothing visible"
     reasons[~annotations.amodal_known] = "amodal unknown"
     reasons[annotations.crowd] = "crowd"

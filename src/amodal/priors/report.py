@@ -38,6 +38,7 @@ def make_report(
     return {
         "objects": len(fitted.instances),
         "left_out": fitted.left_out,
+        "banked": int(fitted.banked.sum()),
         "classes": [
             {"name": name, "objects": count, "slots": prior.config.slots if count else 0}
             for name, count in zip(prior.class_names, counts, strict=True)
@@ -64,6 +65,9 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     fit, encoder, judged = report["fit"], report["encoder"], report["judged"]
     left = ", ".join(f"{count} {reason}" for reason, count in report["left_out"].items())
     yield f"{report['objects']} objects{f' ({left} left out)' if left else ''}"
+    if report["banked"] < report["objects"]:
+        least = _percent(fit["min_occlusion"])
+        yield f"{report['banked']} of them, of which at least {least} is hidden, are what the bank is made from"
     yield from _class_lines(report["classes"], fit["slots"])
     yield ""
     yield (

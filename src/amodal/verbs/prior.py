@@ -57,7 +57,7 @@ def fit(
         neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, 0 to 1.
         key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
         key_aspect: weight of the visible box's log aspect ratio in the key; 0: not part of it.
-        min_occlusion: objects with a smaller hidden share (0 to 1) stay out of the bank.
+        min_occlusion: objects with a smaller hidden share (0 to 1) stay out of the bank alone.
         rotate: augment classes short of slots by any rotation (objects seen from above).
         seed: of fitting, clustering and augmentation.
     """
