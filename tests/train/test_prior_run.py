@@ -146,6 +146,70 @@ def test_a_given_prior_is_taken_and_must_fit(
     assert not (tmp_path / "b").exists()
 
 
+def test_settings_that_no_fit_could_serve_are_refused_before_it(
+    settled: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fit(*given: Any, **rest: Any) -> Any:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr("amodal.priors.fit.fit_prior", fit)
+    for changes, message in (
+        ({"model__method__k": 9}, "model.method.k is 9, the prior has 5 slots a class"),
+        ({"model__method__rerank": "occluder"}, "candidates is 32, the prior has 5 slots a class"),
+        ({"model__method__detects": "visible"}, "which needs a prior fitted with key_frame 'visible'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train_run(settled(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_defaults_of_a_method_are_known_to_the_fit(
+    settled: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python a method may be None; every image is used, since nothing is judged."""
+    asked: list[float] = []
+
+    def fit(*given: Any, held_out: float, **rest: Any) -> Any:
+        asked.append(held_out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amodal.priors.fit.fit_prior", fit)
+    config = settled(prior_fit__slots=8)
+    config.model.method = None
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config)
+    assert asked == [0.0]
+    config.model.system = "pgexpp"
+    with pytest.raises(ConfigError, match="unknown system 'pgexpp', the nearest one is 'pgexp'"):
+        train_run(config)
+
+
+def test_a_prior_of_other_data_is_told(
+    made: Path, settled: Callable[..., TrainConfig], scenes: Path, tmp_path: Path, capsys: Any
+) -> None:
+    content = json.loads((scenes / "annotations.json").read_text())
+    last = content["annotations"].pop()
+    content["annotations"].append({**last, "id": last["id"] + 1})  # nothing else differs
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    train_run(settled(prior=str(made / "prior"), steps=1, out=str(tmp_path / "a")))
+    assert "warning" not in capsys.readouterr().out
+    train_run(settled(prior=str(made / "prior"), data__train=str(other), steps=1))
+    line = f"warning: the prior in {made / 'prior'} was fitted to other data than {other}"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_resumed_run_may_name_another_prior(
+    made: Path, settled: Callable[..., TrainConfig], tmp_path: Path, capsys: Any
+) -> None:
+    """The folder may have moved: what counts is the checkpoint's."""
+    shutil.copytree(made, tmp_path / "run")
+    before = contents(made / "last" / "prior")
+    train_run(settled(prior=str(tmp_path / "moved")), resume=True)
+    assert contents(tmp_path / "run" / "last" / "prior") == before
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_set_1_starts_set_6(made: Path, settled: Callable[..., TrainConfig], tmp_path: Path, capsys: Any) -> None:
     """New heads start afresh, everything else is copied; and the other way round."""
     plain = {"model__method__box_expansion": "none", "model__method__mask_expansion": "plain", "steps": 1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from amodal.config import ModelConfig, PGExpConfig
+from amodal.config import MethodConfig, ModelConfig, PGExpConfig, PriorConfig
 from amodal.errors import ConfigError
 from amodal.methods import METHODS
 from amodal.models.backbone import build_backbone
@@ -56,12 +56,11 @@ def build(
         ConfigError: unknown system, or settings that do not fit together.
         WeightsError: the weights cannot be read or do not fit.
     """
-    if system not in METHODS:
-        close = difflib.get_close_matches(system, METHODS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown system {system!r}, the nearest one is {close!r}; there are {', '.join(METHODS)}")
+    config = complete(replace(config or ModelConfig(), system=system))
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, must be >= 1")
-    config = _settings(system, config or ModelConfig(), weights)
+    if weights is not None:
+        config = replace(config, backbone=replace(config.backbone, weights=str(weights)))
     expansion = _prior(config, prior)
     if expansion is not None and len(expansion.class_names) == num_classes:
         class_names = expansion.class_names if class_names is None else class_names
@@ -89,13 +88,32 @@ def build(
     return model
 
 
-def _settings(system: str, config: ModelConfig, weights: str | Path | None) -> ModelConfig:
+def complete(config: ModelConfig) -> ModelConfig:
+    """Settings in which ``method`` is an object of the system's own class, its defaults where it was None.
+
+    Raises:
+        ConfigError: unknown system, or settings of another system's class.
+    """
+    system = config.system
+    if system not in METHODS:
+        close = difflib.get_close_matches(system, METHODS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown system {system!r}, the nearest one is {close!r}; there are {', '.join(METHODS)}")
     wanted = METHODS[system].config
     method = wanted() if config.method is None else config.method
     if not isinstance(method, wanted):
         raise ConfigError(f"model.method is {type(method).__name__}, {system} needs {wanted.__name__}")
-    backbone = config.backbone if weights is None else replace(config.backbone, weights=str(weights))
-    return replace(config, system=system, method=method, backbone=backbone)
+    return replace(config, method=method)
+
+
+def check_prior(method: MethodConfig | None, fitted: PriorConfig) -> None:
+    """Refuses settings that a prior fitted with ``fitted`` can never serve, with a :class:`ConfigError`."""
+    if not isinstance(method, PGExpConfig):
+        return
+    key, wanted = ("candidates", method.candidates) if method.rerank != "none" else ("k", method.k)
+    if wanted > fitted.slots:
+        raise ConfigError(f"model.method.{key} is {wanted}, the prior has {fitted.slots} slots a class")
+    if method.detects == "visible" and fitted.key_frame != "visible":
+        raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
 
 
 def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:
@@ -114,17 +132,8 @@ def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | Non
         prior = Prior.load(given)
     else:
         prior = given
-    if isinstance(method, PGExpConfig):
-        _fits(method, prior)
+    check_prior(method, prior.config)
     return prior
-
-
-def _fits(method: PGExpConfig, prior: Prior) -> None:
-    key, wanted = ("candidates", method.candidates) if method.rerank != "none" else ("k", method.k)
-    if wanted > prior.config.slots:
-        raise ConfigError(f"model.method.{key} is {wanted}, the prior has {prior.config.slots} slots a class")
-    if method.detects == "visible" and prior.config.key_frame != "visible":
-        raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
 
 
 def _describe(system: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -75,7 +76,11 @@ def fingerprint(images: TrainImages) -> dict[str, Any]:
 def annotation_digest(data: AnnotationSet) -> str:
     """Hexadecimal digits that tell one set of annotations from another."""
     digest = hashlib.blake2b(digest_size=8)
-    for column in (data.image_ids, data.first, data.labels, data.amodal_area, data.visible_area, data.crowd):
+    columns: tuple[NDArray[Any], ...] = (
+        *(data.image_ids, data.first, data.annotation_ids, data.labels, data.crowd, data.amodal_known),
+        *(data.amodal_area, data.visible_area, data.amodal_boxes, data.visible_boxes),
+    )
+    for column in columns:
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
 

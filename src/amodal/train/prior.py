@@ -34,7 +34,7 @@ def run_prior(
         last: checkpoint folder that the run is resumed from; None: it starts.
 
     Raises:
-        ConfigError: a prior is given and none is used, or the given one does not fit the data's classes.
+        ConfigError: a prior is given and none is used, or the one to be fitted could never serve these settings.
         WeightsError: the folder is missing or damaged.
     """
     method = config.model.method
@@ -42,19 +42,23 @@ def run_prior(
         if config.prior is not None:
             raise ConfigError(f"prior is {config.prior!r}, but {config.model.system} as configured uses none")
         return None
+    from amodal.models.build import check_prior
     from amodal.priors.prior import Prior
 
-    folder = Path(config.out) / PRIOR
     if last is not None:
-        folder = last / PRIOR
-    elif config.prior is not None:
-        folder = Path(config.prior)
-    else:
-        if accelerator.is_main_process:
-            recover(folder)
-            if not _is_there(folder, config, digest):
-                _fit(folder, config, annotations, digest)
-        accelerator.wait_for_everyone()
+        return Prior.load(last / PRIOR)
+    if config.prior is not None:
+        prior = Prior.load(config.prior)
+        if prior.data and prior.data != digest:
+            accelerator.print(f"warning: the prior in {config.prior} was fitted to other data than {config.data.train}")
+        return prior
+    check_prior(method, config.prior_fit)  # A fit takes minutes.
+    folder = Path(config.out) / PRIOR
+    if accelerator.is_main_process:
+        recover(folder)
+        if not _is_there(folder, config, digest):
+            _fit(folder, config, annotations, digest)
+    accelerator.wait_for_everyone()
     return Prior.load(folder)
 
 
@@ -74,7 +78,7 @@ def _is_there(folder: Path, config: TrainConfig, digest: str) -> bool:
 def _fit(folder: Path, config: TrainConfig, annotations: AnnotationSet, digest: str) -> None:
     from amodal.priors.fit import fit_prior
 
-    prior, report = fit_prior(annotations, config.prior_fit, data=digest, progress=True)
+    prior, report = fit_prior(annotations, config.prior_fit, held_out=0.0, data=digest, progress=True)
     with replace_folder(folder) as fresh:
         prior.save(fresh)
     present = sum(count > 0 for count in report.class_counts)

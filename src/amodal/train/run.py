@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,9 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         ConfigError: settings do not fit the device, the data or the run that is resumed.
         AmodalError: data are faulty, or a loss is not finite.
     """
+    from amodal.models.build import complete
+
+    config = replace(config, model=complete(config.model))
     accelerator = _accelerator(config)
     out = Path(config.out)
     last = out / "last"

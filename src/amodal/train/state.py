@@ -27,9 +27,19 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 STATE_VERSION = 1
 
 FREE_KEYS = frozenset(
-    {"out", "accumulate", "save_every", "eval_every", "log_every", "data.workers", "data.val", "data.val_images"}
+    {
+        "out",
+        "accumulate",
+        "save_every",
+        "eval_every",
+        "log_every",
+        "data.workers",
+        "data.val",
+        "data.val_images",
+        "prior",
+    }
 )
-"""Settings that a resumed run may change, since the weights do not depend on them."""
+"""Settings that a resumed run may change, since the weights do not depend on them: its prior is its checkpoint's."""
 
 
 @dataclass
