@@ -54,6 +54,8 @@ def train_ours(system: str, arguments: argparse.Namespace, overrides: list[str])
     data = arguments.data / "eth80_amodal"
     if not (out / "done").exists():
         options = ["--model.system", system, "--out", str(out), "--resume", "auto"]
+        if system == "pgexp":  # set #1 of Table 1: the base, without prior
+            options += ["--model.method.box_expansion", "none", "--model.method.mask_expansion", "plain"]
         for part, split in (("train", "train"), ("val", "dev")):
             options += [f"--data.{part}", str(data / f"{split}.json"), f"--data.{part}_images", str(data / split)]
         run(["-m", "amodal", "train", str(CONFIG), *options, *overrides])
