@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from amodal.config import OptimConfig, PGExpConfig, TrainConfig
+from amodal.config import OptimConfig, PGExpConfig, PriorConfig, TrainConfig
 from amodal.datasets import collate
 from amodal.errors import AmodalError
 from amodal.models.build import build
+from amodal.priors.fit import fit_prior
 from amodal.structures import LossTerm, Targets
 from amodal.train.data import load_data
 from amodal.train.engine import Batch, make_optimizer, train_step
@@ -41,10 +42,20 @@ def gradient(accelerator: Accelerator, model: nn.Module, batches: list[Batch]) -
     return torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None]), result.losses
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(config: TrainConfig, accelerator: Accelerator) -> None:
-    config.model.system = "pgexp"
-    config.model.method = PGExpConfig(box_expansion="none", mask_expansion="plain")
-    model = build("pgexp", 4, config=config.model)
+@pytest.mark.parametrize(
+    "method",
+    [PGExpConfig(box_expansion="none", mask_expansion="plain"), PGExpConfig(k=2, box_channels=16)],
+    ids=["set 1", "set 6"],
+)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    config: TrainConfig, accelerator: Accelerator, method: PGExpConfig
+) -> None:
+    config.model.system, config.model.method = "pgexp", method
+    prior = None
+    if method.uses_prior:
+        annotations = load_data(config)[0].data.annotations
+        prior = fit_prior(annotations, PriorConfig(slots=5, encoder_steps=20, flow_steps=2))[0]
+    model = build("pgexp", 4, config=config.model, prior=prior)
     batch = batch_of(config, range(4))
     whole, losses = gradient(accelerator, model, [batch])
     for sizes in ([2, 2], [1, 3], [1, 1, 1, 1]):

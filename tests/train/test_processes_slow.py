@@ -1,4 +1,9 @@
-"""Two processes and two micro-batches give the run of one process with the whole batch, within rounding."""
+"""Two processes and two micro-batches give the run of one process with the whole batch, within rounding.
+
+The system is PGExp with all its heads, so that one of the processes fits a prior for both. The first gradients agree
+to 3e-7 (``test_engine`` has the sharp test). After that rounding may tip a ReLU or a tie of the max pooling in the flat
+grounds of drawn scenes, which changes the next gradient of the backbone's first layers by some 1e-4.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 pytestmark = pytest.mark.slow
+PGEXP = (
+    "--model.system", "pgexp", "--model.method.k", "2", "--model.method.box_channels", "16",
+    "--prior_fit.slots", "5", "--prior_fit.encoder_steps", "20", "--prior_fit.flow_steps", "2",
+)  # fmt: skip
+ROUNDING = 1e-3
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
@@ -20,7 +30,7 @@ def runs(settings: Path, tmp_path_factory: pytest.TempPathFactory, program: Any)
 
     def weights(name: str, *more: str, launcher: tuple[str, ...] = ()) -> dict[str, Tensor]:
         out = folder / name
-        words = ["train", str(settings), "--out", str(out), "--model.system", "pgexp", "--steps", "3"]
+        words = ["train", str(settings), "--out", str(out), *PGEXP, "--steps", "3"]
         process = program(*words, "--optim.warmup_steps", "0", *more, launcher=launcher)
         _, err = process.communicate()
         assert process.returncode == 0, err
@@ -51,17 +61,17 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor], update: dict[s
 
 def test_two_processes(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
     two = runs("two", launcher=LAUNCH)
-    assert distance(one, two, update) < 1e-4
+    assert distance(one, two, update) < ROUNDING
     assert torch.stack([value.abs().max() for value in update.values()]).max() > 1e-3
 
 
 def test_two_micro_batches(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
-    assert distance(one, runs("micro", "--accumulate", "2"), update) < 1e-4
+    assert distance(one, runs("micro", "--accumulate", "2"), update) < ROUNDING
 
 
 def test_two_processes_with_two_micro_batches(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
     both = runs("both", "--accumulate", "2", launcher=LAUNCH)
-    assert distance(one, both, update) < 1e-4
+    assert distance(one, both, update) < ROUNDING
 
 
 def test_other_flips_are_far_away(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:

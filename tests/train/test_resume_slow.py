@@ -1,4 +1,4 @@
-"""A killed and resumed run ends with the same bytes as an unkilled one."""
+"""A killed and resumed run ends with the same bytes as an unkilled one, whether the system has a prior or not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from amodal.train.checkpoints import load_model
 pytestmark = pytest.mark.slow
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 STEPS = "14"
+PGEXP = (
+    "--model.system", "pgexp", "--model.method.k", "2", "--model.method.box_channels", "16",
+    "--prior_fit.slots", "5", "--prior_fit.encoder_steps", "20", "--prior_fit.flow_steps", "2",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def finish(process: Any) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_killed_at_random_moments(tmp_path: Path, start: Any, optimizer: str) -> None:
-    extra = ("--optim.name", optimizer, "--optim.lr", "0.001")
+    extra = ("--optim.name", optimizer, "--optim.lr", "0.001", *(PGEXP if optimizer == "adamw" else ()))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(whole, *extra))
     moments = random.Random(1)
