@@ -1,6 +1,6 @@
 """Makes the weights that ship from a finished run: float16 tensors, metrics of those very tensors, a model card.
 
-python scripts/ship_weights.py runs/scenes-v1/pgexp/best src/amodal/weights/nano-scenes-v1 --scenes 200 --seed 3
+python scripts/ship_weights.py runs/scenes-v1/pgexp/last src/amodal/weights/nano-scenes-v1 --scenes 200 --seed 3
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from amodal.data.scenes.dataset import write_dataset
 from amodal.testing import run_test
 from amodal.train.checkpoints import save_model
 
+TRAIN = """--data.train runs/scenes-v1/train/annotations.json \\
+    --data.train_images runs/scenes-v1/train/images --data.val runs/scenes-v1/val/annotations.json \\
+    --data.val_images runs/scenes-v1/val/images"""
 COMMANDS = """
 amodal scenes runs/scenes-v1/train --images 2000 --seed 1
 amodal scenes runs/scenes-v1/val --images 100 --seed 2
-amodal train configs/pgexp/scenes-v1.yaml --data.train runs/scenes-v1/train/annotations.json \\
-    --data.train_images runs/scenes-v1/train/images --data.val runs/scenes-v1/val/annotations.json \\
-    --data.val_images runs/scenes-v1/val/images --out runs/scenes-v1/pgexp
+amodal train configs/pgexp/scenes-v1-base.yaml --out runs/scenes-v1/first {train}
+amodal train configs/pgexp/scenes-v1-base.yaml --out runs/scenes-v1/base {train} \\
+    --init runs/scenes-v1/first/last --steps 1200 --model.box_head.positive_fraction 0.125 --optim.milestones "[]"
+amodal prior fit runs/scenes-v1/train/annotations.json runs/scenes-v1/prior --val runs/scenes-v1/val/annotations.json
+amodal train configs/pgexp/scenes-v1.yaml --out runs/scenes-v1/pgexp {train} \\
+    --init runs/scenes-v1/base/last --prior runs/scenes-v1/prior
 python scripts/ship_weights.py {source} {target} --scenes {scenes} --seed {seed}
 """
 
@@ -37,7 +43,7 @@ def main() -> None:
     scenes = write_dataset(out / "scenes", images=arguments.scenes, seed=arguments.seed, overwrite=True, progress=True)
     metrics = run_test(str(arguments.target), scenes, scenes.parent / "images", out, device="cpu")
     commands = COMMANDS.format(
-        source=arguments.source, target=arguments.target, scenes=arguments.scenes, seed=arguments.seed
+        train=TRAIN, source=arguments.source, target=arguments.target, scenes=arguments.scenes, seed=arguments.seed
     )
     card = {
         "metrics": metrics,
