@@ -91,7 +91,10 @@ def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
     [
         ("stesp: 3", "unknown key 'stesp'; nearest is 'steps'"),
         ("model: {box_head: {nmss: 3}}", "unknown key 'model.box_head.nmss'; nearest is 'nms'"),
-        ("model: {system: pgexp, method: {box: 3}}", "unknown key 'model.method.box'; known: box_expansion"),
+        (
+            "model: {system: pgexp, method: {box_expand: 3}}",
+            "unknown key 'model.method.box_expand'; nearest is 'box_expansion'",
+        ),
         ("model: {method: {box_expansion: none}}", "unknown key 'model.method.box_expansion'"),
         ("model: {system: orcn}", "model.system is 'orcn', no known system"),
         (
