@@ -69,6 +69,9 @@ VARIANTS: dict[str, Set] = {
         "PGExp+, told where boxes lie, own prior left out, B^o decoded in training",
         {**_FULL, "rerank": "occluder", "geometry": "true", "exclude": "instance", "train_boxes": "decoded"},
     ),
+    "plus-reference": Set(
+        "PGExp+, deltas from the median prior's box", {**_FULL, "rerank": "occluder", "reference": "prior"}
+    ),
     "s1-decoded": Set("#1, B^o decoded in training", {**_table("none", "plain"), "train_boxes": "decoded"}, prior=None),
     "plus-decoded": Set("PGExp+, B^o decoded in training", {**_FULL, "rerank": "occluder", "train_boxes": "decoded"}),
     "plus-attention": Set("PGExp+, attention", {**_FULL, "rerank": "occluder", "aggregate": "attention"}),

@@ -211,7 +211,8 @@ class PGExpConfig(MethodConfig):
         candidates: priors retrieved before re-ranking, at least ``k``.
         rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: the prior's fitted one.
         train_boxes: B^o in training: the sampled proposal, or the box head's "decoded" box for the object's class.
-        reference: box that the deltas of the box expansion refer to: B^v ("visible", paper) or B^o ("original").
+        reference: box that the deltas of the box expansion refer to: B^v ("visible", paper), B^o ("original"), or the
+            box of the median T^r_k(B^v) ("prior"), so that the head starts from what the priors say.
         delta_weights: Faster R-CNN delta weights (x, y, w, h) of the box expansion's loss.
         box_channels: width of the box expansion's fully connected layers.
         geometry: tell the box expansion in numbers, too, where B^o and the priors' boxes lie; it then starts from B^o.
@@ -232,7 +233,7 @@ class PGExpConfig(MethodConfig):
     candidates: int = 32
     rerank_weight: float | None = None
     train_boxes: Literal["proposal", "decoded"] = "proposal"
-    reference: Literal["visible", "original"] = "visible"
+    reference: Literal["visible", "original", "prior"] = "visible"
     delta_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     box_channels: int = 1024
     geometry: bool = False
@@ -252,6 +253,10 @@ class PGExpConfig(MethodConfig):
         _require(self.box_channels >= 1, "model.method.box_channels", self.box_channels, ">= 1")
         _require(self.warmup_steps >= 0, "model.method.warmup_steps", self.warmup_steps, ">= 0")
         _require(0 <= self.warmup_jitter < 0.5, "model.method.warmup_jitter", self.warmup_jitter, "in [0, 0.5)")
+        priorless = self.reference == "prior" and self.box_expansion != "prior"
+        _require(
+            not priorless, "model.method.reference", self.reference, "visible or original where no prior has boxes"
+        )
         needs = self.detects == "visible" and self.box_expansion == "none"
         _require(not needs, "model.method.box_expansion", self.box_expansion, "plain or prior where detects is visible")
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from amodal.config import PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample
 from amodal.structures import RoIs
@@ -169,6 +170,25 @@ def test_box_loss_by_hand(
     assert term.total.item() == pytest.approx(abs(0.1 - goal[0]) + goal[2] + 0.2, abs=1e-5)
     assert term.count == 1
     assert torch.allclose(output.boxes, torch.tensor([box]), atol=1e-4)
+
+
+def test_deltas_may_start_from_the_median_priors_box(
+    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch = expansion(reference="prior", k=3, mask_expansion="plain")
+    sees(branch, LEFT, monkeypatch)
+    grows(branch, [0.0, 0.0, 0.0, 0.0])
+    rois = one_region(place, example)
+    assert rois.targets is not None
+    # B^v is (20, 20, 48, 76); the median of three deltas is (0.1, -0.1, 0.05, 0.2): centre (36.8, 42.4).
+    wide, high = 14 * math.exp(0.05), 28 * math.exp(0.2)
+    expected = torch.tensor([[36.8 - wide, 42.4 - high, 36.8 + wide, 42.4 + high]])
+    output = branch(noise(1), rois)
+    assert torch.allclose(output.boxes, expected, atol=1e-4)
+    rois.targets[0].boxes[0] = expected[0]
+    assert branch.loss(output, rois, noise(1))["loss_box_amodal"].total.item() == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ConfigError, match="reference is 'prior'"):
+        PGExpConfig(box_expansion="plain", reference="prior")
 
 
 def test_objects_of_unknown_amodal_shape_have_no_box_loss(

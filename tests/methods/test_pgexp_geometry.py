@@ -1,4 +1,4 @@
-"""The box expansion that is told in numbers where boxes lie."""
+"""The box expansion that is told in numbers where boxes lie, and the one that starts from the priors' median box."""
 
 import math
 

@@ -89,7 +89,7 @@ class PGExp(Branch):
         boxes, aux = rois.boxes, {}
         if self.box_head is not None:
             found = self.retrieve_boxes(visible, seen, rois) if self.method.box_expansion == "prior" else None
-            reference = seen if self.method.reference == "visible" else rois.boxes
+            reference = self.reference(seen, found, rois)
             deltas = self.box_deltas(features, rois, visible, seen, found)
             boxes = self.expand_boxes(deltas.detach(), reference, rois)
             aux = {"deltas": deltas, "reference": reference}
@@ -139,6 +139,12 @@ class PGExp(Branch):
     def retrieve_boxes(self, visible: Tensor, seen: Tensor, rois: RoIs) -> Retrieved:
         """The K priors for the box: the query is M^v [R, 28, 28] in B^o (Sec. 3.1, Search)."""
         return self._retrieve(visible, rois.boxes, visible, seen, rois)
+
+    def reference(self, seen: Tensor, found: Retrieved | None, rois: RoIs) -> Tensor:
+        """The boxes float32 [R, 4] that the AB head's deltas refer to: B^v, B^o, or the median prior's T^r(B^v)."""
+        if self.method.reference == "prior" and found is not None:
+            return expand_boxes(found.deltas.median(dim=1).values, seen, _sizes(rois))
+        return rois.boxes if self.method.reference == "original" else seen
 
     def box_deltas(
         self, features: dict[str, Tensor], rois: RoIs, visible: Tensor, seen: Tensor, found: Retrieved | None
