@@ -313,7 +313,7 @@ def main() -> None:
 
 NOTES = {
     "Cluttered pictures": "The same weights on pictures whose occluders are in part not annotated.",
-    "Dev, and options that were tried on it": "Every option was chosen here; val has not been looked at for it.",
+    "Dev, and options that were tried on it": "Options are chosen by these numbers, not by those on val.",
     "Oracles": (
         "One stage at a time answers with the truth, for detections that found an object (class right, IoU of B^o at "
         "least 0.5); weights, scores and the other stages stay as they are. *Random priors*: slots of the class drawn "
