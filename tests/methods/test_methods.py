@@ -16,24 +16,9 @@ from amodal.methods.base import Branch
 from amodal.models.build import build
 from amodal.models.losses import amodal_mask_term
 from amodal.models.pooler import Pooler
-from amodal.structures import BranchOutput, LossTerm, RoIs, Targets
+from amodal.structures import BranchOutput, LossTerm, RoIs
 
 Make = Callable[..., Any]
-
-
-def regions(*targets: Targets) -> RoIs:
-    """One region for each object, its amodal box."""
-    boxes = torch.cat([t.boxes for t in targets])
-    return RoIs(
-        boxes=boxes,
-        batch=torch.cat([torch.full((len(t),), i) for i, t in enumerate(targets)]),
-        labels=torch.cat([t.labels for t in targets]),
-        scores=torch.ones(len(boxes)),
-        image_sizes=[(96, 96)] * len(targets),
-        decoded=boxes,
-        gt_index=torch.cat([torch.arange(len(t)) for t in targets]),
-        targets=list(targets),
-    )
 
 
 def plain(config: ModelConfig) -> ModelConfig:
@@ -55,16 +40,16 @@ def test_every_system_is_listed_with_its_settings() -> None:
 
 
 @pytest.mark.parametrize("system", sorted(METHODS))
-def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Make) -> None:
+def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Make, place: Make) -> None:
     branch = METHODS[system].build(plain(tiny_config(system)), 2, None)
-    rois = regions(example(0).targets, example(1).targets)
+    rois = place(example(0).targets, example(1).targets)
     output = branch(pyramid(2), rois)
     assert output.amodal_logits.shape == (6, 28, 28)
     assert (output.visible_logits is not None) == branch.has_visible
     assert torch.equal(output.boxes, rois.boxes)
     terms = branch.loss(output, rois, pyramid(2))
     assert all(term.count == 6 * 28 * 28 for term in terms.values())
-    none = regions(example(0, objects=0).targets)
+    none = place(example(0, objects=0).targets)
     empty = branch(pyramid(1), none)
     assert empty.amodal_logits.shape == (0, 28, 28)
     for term in branch.loss(empty, none, pyramid(1)).values():
@@ -74,11 +59,11 @@ def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Mak
     assert branch.extra_loss(pyramid(2), rois, torch.ones(6, dtype=torch.bool)) == {}
 
 
-def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make) -> None:
+def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make, place: Make) -> None:
     branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
     one = example(4, objects=2)
     assert one.targets.occlude_rate[0] > 0.2  # the two masks of the first object differ
-    rois = regions(one.targets)
+    rois = place(one.targets)
     output = branch(pyramid(1), rois)
     index, rows = rois.gt_index, rois.boxes
     assert index is not None
@@ -94,9 +79,9 @@ def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make) 
     assert all(term.mean() > 0.5 for term in branch.loss(output, rois, pyramid(1)).values())
 
 
-def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make) -> None:
+def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make, place: Make) -> None:
     branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
-    rois = regions(example(0).targets)
+    rois = place(example(0).targets)
     output = branch(pyramid(1), rois)
     branch.loss(output, rois, pyramid(1))["loss_mask_visible"].mean().backward()
     grads = {
@@ -105,7 +90,7 @@ def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make) -> None:
     assert grads == {"visible_head"}
 
 
-def test_soft_targets_change_the_loss(tiny_config: Make, example: Make) -> None:
+def test_soft_targets_change_the_loss(tiny_config: Make, example: Make, place: Make) -> None:
     config = tiny_config()
     branch = METHODS["mask_rcnn"].build(config, 2, None)
     config.mask_head.soft_targets = True
@@ -113,7 +98,7 @@ def test_soft_targets_change_the_loss(tiny_config: Make, example: Make) -> None:
     soft.load_state_dict(branch.state_dict())
     for layer in (branch, soft):
         nn.init.constant_(layer.amodal_head.predictor.bias, 1.0)
-    rois = regions(example(0).targets)
+    rois = place(example(0).targets)
     values = [b.loss(b(pyramid(1), rois), rois, pyramid(1))["loss_mask_amodal"].mean().item() for b in (branch, soft)]
     assert values[0] != values[1]
     assert values[0] == pytest.approx(values[1], rel=0.1)

@@ -20,9 +20,9 @@ from amodal.frames import crop_masks, resample
 from amodal.methods.pgexp import PGExp
 from amodal.methods.pgexp_mask import FlowExpansion
 from amodal.models.rcnn import AmodalRCNN
+from amodal.priors.annotated import agreement
 from amodal.priors.boxes import expand_boxes
-from amodal.priors.consistency import context_boxes, inconsistency, rerank_order
-from amodal.priors.evidence import annotated_evidence
+from amodal.priors.consistency import context_boxes, rerank_order
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID, Retrieved
 from amodal.structures import RoIs
@@ -167,10 +167,8 @@ def explain_objects(
     asked |= {"prior_boxes": placed[:, :k], "box_distance": found.distance, "flow_box": boxes, "expanded": visible}
     asked |= {"shapes": found.amodal, "mask_distance": found.distance, "flows": flows.view(-1, k, *flows.shape[1:])}
     if weight > 0:
-        context = context_boxes(placed, seen)
         numbers = torch.from_numpy(annotations.annotation_ids[list(rows)])
-        others = annotated_evidence(annotations, numbers, context.cpu()).to(prior.device)
-        score = inconsistency(visible, boxes, every.amodal, placed, others, context)
+        score, others, context = agreement(annotations, numbers, visible, boxes, every.amodal, placed, seen)
         asked |= _candidates(every, placed, score, others, context, weight, k)
     return _as_explanations(asked, names, [None] * len(names), torch.ones(4))
 

@@ -10,28 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
+from amodal.config import PGExpConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.frames import resample
+from amodal.priors.annotated import agreement, image_sizes, occluded_rows
 from amodal.priors.boxes import expand_boxes
-from amodal.priors.consistency import context_boxes, inconsistency, rerank
-from amodal.priors.evidence import annotated_evidence
+from amodal.priors.consistency import rerank
 from amodal.priors.instances import collect
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID, PriorInstances, Retrieved
 
-MIN_OCCLUSION = 0.15
-"""Objects of which less is hidden say little about a prior: their visible part is nearly everything."""
 LIMIT = 2000
 """Objects that are judged at most, drawn at random."""
-K = 8
-CANDIDATES = 32
+K, CANDIDATES = PGExpConfig.k, PGExpConfig.candidates
 ASPECT = 10.0
 _CHUNK = 256
 
@@ -42,7 +39,7 @@ class Judged:
 
     Attributes:
         annotations: the file that they are from.
-        objects: R objects of which more than :data:`MIN_OCCLUSION` is hidden; labels are the prior's.
+        objects: R objects of which more than ``annotated.MIN_OCCLUSION`` is hidden; labels are the prior's.
         sizes: float32 [R, 2], height and width of their images in pixels.
         images: images that they were chosen from.
         exclude: leave out slots made from an object's own image, since the bank holds the objects themselves.
@@ -79,14 +76,9 @@ class Row:
 
 def judged_objects(annotations: AnnotationSet, objects: PriorInstances, *, exclude: bool, seed: int = 0) -> Judged:
     """The objects of ``objects`` that a prior is judged on: occluded, at most :data:`LIMIT`, seeded draw."""
-    rows = torch.nonzero(objects.occlude_rate > MIN_OCCLUSION).flatten()
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:LIMIT]
-    chosen = objects.take(rows[drawn.sort().values])
-    order = np.argsort(annotations.image_ids, kind="stable")
-    images = order[np.searchsorted(annotations.image_ids, chosen.image_ids.numpy(), sorter=order)]
-    sides = np.stack([annotations.heights[images], annotations.widths[images]], axis=1).astype(np.float32)
+    chosen = objects.take(occluded_rows(objects, LIMIT, seed))
     count = len(torch.unique(objects.image_ids))
-    return Judged(annotations, chosen, torch.from_numpy(sides), count, exclude)
+    return Judged(annotations, chosen, image_sizes(annotations, chosen.image_ids), count, exclude)
 
 
 def judged_file(annotations: AnnotationSet, prior: Prior, *, seed: int = 0) -> Judged:
@@ -189,11 +181,9 @@ def _consistent(prior: Prior, judged: Judged) -> Retrieved:
     """PGExp+: K of 32 candidates, re-ranked with the annotated visible masks of the other objects."""
     objects = judged.objects
     found = _search(prior, judged, objects.visible, objects.boxes, CANDIDATES)
-    seen = objects.visible_boxes
+    seen, visible, ids = objects.visible_boxes, objects.visible.float(), objects.annotation_ids
     placed = expand_boxes(found.deltas, seen[:, None], judged.sizes[:, None])
-    context = context_boxes(placed, seen)
-    others = annotated_evidence(judged.annotations, objects.annotation_ids, context)
-    score = inconsistency(objects.visible.float(), objects.boxes, found.amodal, placed, others, context)
+    score, *_ = agreement(judged.annotations, ids, visible, objects.boxes, found.amodal, placed, seen)
     return rerank(found, score, prior.rerank_weight, K)
 
 

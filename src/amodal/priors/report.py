@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from amodal.data.coverage import coverage
+from amodal.priors.annotated import MIN_OCCLUSION
 from amodal.priors.encoder import dead_channels, reconstruction_iou
 from amodal.priors.fit import FitReport, key_masks
 from amodal.priors.flow_quality import flow_quality
 from amodal.priors.prior import Prior
-from amodal.priors.quality import MIN_OCCLUSION, Judged, K, Row, retrieval_table
+from amodal.priors.quality import Judged, K, Row, retrieval_table
 from amodal.priors.types import PriorInstances
 
 FLOW_LIMIT = 1000

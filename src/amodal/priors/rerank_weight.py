@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from amodal.data.store import AnnotationSet
+from amodal.priors.annotated import agreement, image_sizes, occluded_rows
 from amodal.priors.boxes import expand_boxes
-from amodal.priors.consistency import context_boxes, inconsistency, rerank
-from amodal.priors.evidence import annotated_evidence
+from amodal.priors.consistency import rerank
 from amodal.priors.types import PriorInstances, Retrieved
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-MIN_OCCLUSION = 0.15
 _CHUNK = 128
 
 
@@ -42,9 +40,10 @@ def fit_weight(
 ) -> float:
     """The weight of :func:`amodal.priors.consistency.rerank` that suits the data.
 
-    Training objects of which more than :data:`MIN_OCCLUSION` is hidden ask with their true visible masks and boxes for
-    ``candidates`` priors from other images; judged is the IoU of the box of the median delta of the k that stay with
-    the true amodal box. Where most occluders are not annotated, inconsistency misleads and the weight becomes 0.
+    Training objects of which more than 15 % is hidden (``annotated.MIN_OCCLUSION``) ask with their true visible masks
+    and boxes for ``candidates`` priors from other images; judged is the IoU of the box of the median delta of the k
+    that stay with the true amodal box. Where most occluders are not annotated, inconsistency misleads and the weight
+    becomes 0.
 
     Args:
         annotations: the training annotations, whose visible masks are the evidence.
@@ -60,9 +59,7 @@ def fit_weight(
         One of :data:`WEIGHTS`: the smallest whose mean IoU is at most one standard error (of the paired difference)
         below the best; 0 where nothing is hidden.
     """
-    rows = torch.nonzero(instances.occlude_rate > MIN_OCCLUSION).flatten()
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit]
-    rows = rows[drawn.sort().values]
+    rows = occluded_rows(instances, limit, seed)
     if len(rows) == 0:
         return 0.0
     parts = tqdm(torch.split(rows, _CHUNK), desc="weight", leave=False, disable=None if progress else True)
@@ -74,23 +71,14 @@ def _box_ious(annotations: AnnotationSet, asked: PriorInstances, search: Search,
     """float64 [weights, R], IoU of the median-expanded box with the true one for every weight."""
     visible = asked.visible.float()
     found = search(visible, asked.boxes, asked.labels, candidates, exclude_images=asked.image_ids)
-    seen, sizes = asked.visible_boxes, _sizes(annotations, asked.image_ids)
+    seen, sizes = asked.visible_boxes, image_sizes(annotations, asked.image_ids)
     placed = expand_boxes(found.deltas, seen[:, None], sizes[:, None])
-    context = context_boxes(placed, seen)
-    others = annotated_evidence(annotations, asked.annotation_ids, context)
-    score = inconsistency(visible, asked.boxes, found.amodal, placed, others, context)
+    score, *_ = agreement(annotations, asked.annotation_ids, visible, asked.boxes, found.amodal, placed, seen)
     ious = []
     for weight in WEIGHTS:
         deltas = rerank(found, score, weight, k).deltas.quantile(0.5, dim=1)
         ious.append(box_iou(expand_boxes(deltas, seen, sizes), asked.boxes).diagonal())
     return torch.stack(ious).double()
-
-
-def _sizes(annotations: AnnotationSet, image_ids: Tensor) -> Tensor:
-    """float32 [R, 2], (height, width) of images by id."""
-    order = np.argsort(annotations.image_ids, kind="stable")
-    images = order[np.searchsorted(annotations.image_ids, image_ids.numpy(), sorter=order)]
-    return torch.from_numpy(np.stack([annotations.heights[images], annotations.widths[images]], 1).astype(np.float32))
 
 
 def _smallest_good(ious: Tensor) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from amodal.config import PriorConfig
+
 if TYPE_CHECKING:
-    from amodal.config import PriorConfig
     from amodal.data.store import AnnotationSet
     from amodal.priors.prior import Prior
     from amodal.priors.quality import Judged, Row
@@ -21,18 +22,18 @@ def fit(
     images: Path | None = None,
     device: str = "auto",
     schema: str = "auto",
-    slots: int = 1000,
-    encoder: Literal[392, 128] = 392,
-    fit_on: Literal["both", "amodal"] = "both",
-    encoder_steps: int = 2000,
-    flow: Literal["network", "nearest"] = "network",
-    flow_steps: int = 150,
-    neighbour_share: float = 0.25,
-    key_frame: Literal["amodal", "visible"] = "amodal",
-    key_aspect: float = 0.0,
-    min_occlusion: float = 0.0,
-    rotate: bool = False,
-    seed: int = 0,
+    slots: int = PriorConfig.slots,
+    encoder: Literal[392, 128] = PriorConfig.encoder,
+    fit_on: Literal["both", "amodal"] = PriorConfig.fit_on,
+    encoder_steps: int = PriorConfig.encoder_steps,
+    flow: Literal["network", "nearest"] = PriorConfig.flow,
+    flow_steps: int = PriorConfig.flow_steps,
+    neighbour_share: float = PriorConfig.neighbour_share,
+    key_frame: Literal["amodal", "visible"] = PriorConfig.key_frame,
+    key_aspect: float = PriorConfig.key_aspect,
+    min_occlusion: float = PriorConfig.min_occlusion,
+    rotate: bool = PriorConfig.rotate,
+    seed: int = PriorConfig.seed,
 ) -> None:
     """Fit encoder E and flow solver S^f, build the memory bank, and tell how good they are before any training.
 
@@ -61,7 +62,6 @@ def fit(
         rotate: augment classes short of slots by any rotation (objects seen from above).
         seed: of fitting, clustering and augmentation.
     """
-    from amodal.config import PriorConfig
     from amodal.data.reader import load
     from amodal.errors import ConfigError
     from amodal.priors.prior_io import SETTINGS
