@@ -4,8 +4,7 @@ Every run starts from one trained set #1 (``RUNS/base/last``), trains equal step
 dev, val and the cluttered val. A part whose result exists is skipped and a run that was stopped is resumed; what is
 finished stands in ``benchmarks/results/pgexp/SET-SEED.json`` and is never repeated.
 
-    python -m benchmarks.eth80 --data ../shared/data --systems pgexp
-    python -m benchmarks.pgexp --data ../shared/data --base --init runs/eth80/pgexp/last   # what all sets start from
+    python -m benchmarks.pgexp --data ../shared/data --base --init src/amodal/weights/nano-scenes-v1
     python -m benchmarks.pgexp --data ../shared/data [--only s6:0 plus] [--parallel 2]
     python -m benchmarks.pgexp --data ../shared/data --only s6:0 --suffix +lr --optim.lr 0.001
 """
@@ -29,8 +28,8 @@ from benchmarks.pgexp_sets import CONFIG, PRIORS, SETS, SPLITS, Run, chosen
 ROWS = 60  # of a curve in a result file
 # The detector itself: longer, all parts, and the settings it was trained with.
 BASE = {
-    "steps": "900", "freeze": "[]", "eval_every": "450", "model.box_head.positive_fraction": "0.125",
-    "optim.lr": "0.0005", "optim.warmup_steps": "100", "optim.milestones": "[]",
+    "steps": "3000", "freeze": "[]", "eval_every": "1500", "optim.lr": "0.0008", "optim.warmup_steps": "100",
+    "optim.milestones": "[0.7, 0.9]", "model.method.train_boxes": "proposal",
 }  # fmt: skip
 
 
@@ -192,7 +191,7 @@ def work(arguments: argparse.Namespace, run: Run) -> str:
 
 
 def train_base(arguments: argparse.Namespace) -> None:
-    """The set #1 that every run starts from: that of ``benchmarks.eth80``, trained further."""
+    """The set #1 that every run starts from, all parts of it trained."""
     out = arguments.runs / "base"
     settings = {"model.method.box_expansion": "none", "model.method.mask_expansion": "plain", **BASE}
     flags = [word for key, value in settings.items() for word in (f"--{key}", value)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from amodal.methods.pgexp import PGExp
-from amodal.priors.boxes import expand_boxes
+from amodal.priors.boxes import expand_boxes, median_deltas
 from amodal.priors.types import Retrieved
 from amodal.structures import RoIs
 from benchmarks import pgexp_pass
@@ -51,7 +51,7 @@ class WatchedPGExp(PGExp):
         if found is not None:
             self.boxes["B^p, mean of K"] = self.prior_boxes(found, seen, rois)
             sizes = rois.boxes.new_tensor(rois.image_sizes)[rois.batch]
-            self.boxes["B^p of the median"] = expand_boxes(found.deltas.median(dim=1).values, seen, sizes)
+            self.boxes["B^p of the median"] = expand_boxes(median_deltas(found.deltas), seen, sizes)
         return super().box_deltas(features, rois, visible, seen, found)
 
 

@@ -298,10 +298,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "pgexp", help="folder of the result files")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and its pictures")
     parser.add_argument("--name", default="pgexp", help="of the page, and what its pictures' names begin with")
+    parser.add_argument("--head", type=Path, default=HEAD, help="what the page begins with")
     parser.add_argument("--reading", type=Path, default=READING, help="what is written by hand")
     arguments = parser.parse_args()
     arguments.docs.mkdir(parents=True, exist_ok=True)
-    parts = [path.read_text().strip() for path in (HEAD, arguments.reading) if path.exists()]
+    parts = [path.read_text().strip() for path in (arguments.head, arguments.reading) if path.exists()]
     parts += [
         "\n\n".join([f"## {heading}", *([NOTES[heading]] if heading in NOTES else []), text])
         for heading, text in sections(arguments.results, arguments.docs, arguments.name).items()

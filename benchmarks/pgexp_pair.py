@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amodal.config import PGExpConfig, PriorConfig
+from amodal.config_methods import PGExpConfig, PriorConfig
 from amodal.models.build import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.priors.bank import Bank

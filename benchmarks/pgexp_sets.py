@@ -50,7 +50,7 @@ TABLE: dict[str, Set] = {
     "s5": Set("#5", _table("plain", "prior")),
 }
 VARIANTS: dict[str, Set] = {
-    "s6-decoded": Set("#6, B^o decoded in training", {**_FULL, "train_boxes": "decoded"}),
+    "s6-proposal": Set("#6, B^o is the proposal in training", {**_FULL, "train_boxes": "proposal"}),
     "s6-reference": Set("#6, deltas from B^o", {**_FULL, "reference": "original"}),
     "s6-attention": Set("#6, attention over the priors", {**_FULL, "aggregate": "attention"}),
     "s6-instance": Set("#6, own prior left out in training", {**_FULL, "exclude": "instance"}),
@@ -65,15 +65,9 @@ VARIANTS: dict[str, Set] = {
         "PGExp+, told where boxes lie, own prior left out",
         {**_FULL, "rerank": "occluder", "geometry": "true", "exclude": "instance"},
     ),
-    "plus-own": Set(
-        "PGExp+, told where boxes lie, own prior left out, B^o decoded in training",
-        {**_FULL, "rerank": "occluder", "geometry": "true", "exclude": "instance", "train_boxes": "decoded"},
-    ),
     "plus-reference": Set(
         "PGExp+, deltas from the median prior's box", {**_FULL, "rerank": "occluder", "reference": "prior"}
     ),
-    "s1-decoded": Set("#1, B^o decoded in training", {**_table("none", "plain"), "train_boxes": "decoded"}, prior=None),
-    "plus-decoded": Set("PGExp+, B^o decoded in training", {**_FULL, "rerank": "occluder", "train_boxes": "decoded"}),
     "plus-attention": Set("PGExp+, attention", {**_FULL, "rerank": "occluder", "aggregate": "attention"}),
     "plus-image": Set("PGExp+, own image's priors left out", {**_FULL, "rerank": "occluder", "exclude": "image"}),
 }

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.models.rcnn import AmodalRCNN
 from benchmarks import common, pgexp_pair
 from benchmarks.detectors import CLASSES, ellipses, our_targets, picture

@@ -10,16 +10,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from amodal.config import (
-    BackboneConfig,
-    BoxHeadConfig,
-    MaskHeadConfig,
-    ModelConfig,
-    PGExpConfig,
-    PriorConfig,
-    RPNConfig,
-    TransformConfig,
-)
+from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config_methods import PGExpConfig, PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
 from amodal.priors.fit import fit_prior

@@ -260,8 +260,9 @@ class _Verb:
 
 def _settings_help() -> str:
     """Help of the whole configuration, the methods' own settings last."""
-    from amodal.config import METHOD_CONFIGS, TrainConfig
+    from amodal.config import TrainConfig
     from amodal.config_io import settings_help
+    from amodal.config_methods import METHOD_CONFIGS
 
     text = "\nsettings of the configuration, as in the YAML file or given as --key value:\n\n" + settings_help(
         TrainConfig

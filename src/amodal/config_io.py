@@ -18,7 +18,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
-from amodal.config import METHOD_CONFIGS, ModelConfig, TrainConfig
+from amodal.config import ModelConfig, TrainConfig
+from amodal.config_methods import METHOD_CONFIGS
 from amodal.errors import ConfigError
 
 VERSION = 1

@@ -44,3 +44,9 @@ class ConfigError(AmodalError):
 
 class WeightsError(AmodalError):
     """A weight file is missing, damaged, of the wrong kind, or does not fit the model."""
+
+
+def require(ok: bool, key: str, value: object, rule: str) -> None:
+    """Refuse the setting ``key`` with a :class:`ConfigError` unless it is ``ok``; ``rule`` says what it must be."""
+    if not ok:
+        raise ConfigError(f"{key} is {value!r}, must be {rule}")

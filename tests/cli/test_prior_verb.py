@@ -11,7 +11,7 @@ from typing import Literal, get_type_hints
 import pytest
 
 from amodal import cli
-from amodal.config import PriorConfig
+from amodal.config_methods import PriorConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.models.build import build
 from amodal.priors.prior import Prior

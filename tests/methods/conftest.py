@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amodal.config import ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import PGExpConfig
 from amodal.methods.pgexp import PGExp
 from amodal.priors.types import Retrieved
 from amodal.structures import RoIs, Targets

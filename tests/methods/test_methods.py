@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amodal.config import METHOD_CONFIGS, MethodConfig, ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import METHOD_CONFIGS, MethodConfig, PGExpConfig
 from amodal.methods import METHODS, MethodEntry
 from amodal.methods.base import Branch
 from amodal.models.build import build

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample
 from amodal.structures import RoIs
@@ -393,7 +393,7 @@ def test_detections_of_visible_boxes_are_not_cut_again(
 
 
 def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) -> None:
-    from amodal.config import PGExpConfig
+    from amodal.config_methods import PGExpConfig
     from amodal.methods.pgexp import PGExp
 
     config = replace(tiny_config("pgexp"), method=PGExpConfig())

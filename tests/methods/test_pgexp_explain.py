@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from amodal import build
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.data.store import AnnotationSet
 from amodal.frames import resample
 from amodal.methods.pgexp_explain import explain, explain_image, explain_objects

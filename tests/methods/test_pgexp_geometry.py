@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.methods.pgexp_box import AmodalBoxHead, geometry
 from amodal.priors.types import Retrieved
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.methods.pgexp_mask import MaskExpansion
 from amodal.methods.pgexp_squeeze import AttentionSqueeze, ConcatSqueeze, Gate
 from amodal.models.build import build

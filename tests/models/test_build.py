@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from amodal.config import MaskRCNNConfig, ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import MaskRCNNConfig, PGExpConfig
 from amodal.errors import ConfigError
 from amodal.models.build import build
 

@@ -18,7 +18,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, PGExpConfig, TransformConfig
+from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, TransformConfig
+from amodal.config_methods import PGExpConfig
 from amodal.errors import WeightsError
 from amodal.models.build import build
 from amodal.models.rcnn import AmodalRCNN

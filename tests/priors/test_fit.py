@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from amodal.config import PriorConfig
+from amodal.config_methods import PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.priors import fit

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from amodal.config import PriorConfig
+from amodal.config_methods import PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.priors.fit import fit_prior

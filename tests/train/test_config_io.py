@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from amodal.config import METHOD_CONFIGS, ModelConfig, PGExpConfig, TrainConfig
+from amodal.config import ModelConfig, TrainConfig
 from amodal.config_io import flatten, load_config, nearest, setting_keys, structure, to_dict, to_yaml
+from amodal.config_methods import METHOD_CONFIGS, PGExpConfig
 from amodal.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

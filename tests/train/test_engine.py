@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from amodal.config import OptimConfig, PGExpConfig, PriorConfig, TrainConfig
+from amodal.config import OptimConfig, TrainConfig
+from amodal.config_methods import PGExpConfig, PriorConfig
 from amodal.datasets import collate
 from amodal.errors import AmodalError
 from amodal.models.build import build

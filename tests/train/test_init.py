@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from amodal.config import ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import PGExpConfig
 from amodal.models.build import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.train.checkpoints import save_model

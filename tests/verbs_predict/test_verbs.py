@@ -12,15 +12,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from amodal import cli, testing
-from amodal.config import (
-    BackboneConfig,
-    BoxHeadConfig,
-    MaskHeadConfig,
-    ModelConfig,
-    PGExpConfig,
-    RPNConfig,
-    TransformConfig,
-)
+from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config_methods import PGExpConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
 from amodal.models.build import build

@@ -13,7 +13,7 @@ from PIL import Image
 
 from amodal import build
 from amodal.cli import main
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.data.canonical import write
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError, DataError

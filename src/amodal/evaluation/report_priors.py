@@ -14,11 +14,10 @@ from amodal.evaluation.metrics import Evaluation
 from amodal.evaluation.miou import Match
 from amodal.evaluation.report_pictures import data_uri
 from amodal.viz.prior_panels import INK, Pixels
-from amodal.viz.priors import Explanation, Row, Truth, find_box, rows_of
+from amodal.viz.priors import HIDDEN, Explanation, Row, Truth, find_box, rows_of
 
 OBJECTS = 4
 """Objects that the report explains."""
-_HIDDEN = (0.15, 0.85)  # hidden share of these objects
 _SIDE = 380
 
 Explain = Callable[[Pixels], list[Explanation]]
@@ -70,7 +69,7 @@ def explain_cases(evaluation: Evaluation, images: Path, explain: Explain) -> lis
 def choose_explained(matches: Sequence[Match], count: int = OBJECTS) -> list[Match]:
     """Found objects that are hidden by 15 to 85 %, at even steps; all found ones where none is."""
     found = [match for match in matches if match.detection is not None]
-    low, high = _HIDDEN
+    low, high = HIDDEN
     hidden = [match for match in found if low <= 1 - match.rate <= high] or found
     steps = np.linspace(0, len(hidden) - 1, min(count, len(hidden))).round().astype(int)
     return [hidden[step] for step in steps.tolist()]
@@ -91,7 +90,7 @@ def priors_section(evaluation: Evaluation, cases: Sequence[PriorCase]) -> str:
             " Re-ranking keeps the candidates that agree best with what else is seen: what a candidate adds must be "
             "hidden by something."
         )
-    note += f" Found objects hidden by {100 * _HIDDEN[0]:.0f} to {100 * _HIDDEN[1]:.0f} %, at even steps."
+    note += f" Found objects hidden by {100 * HIDDEN[0]:.0f} to {100 * HIDDEN[1]:.0f} %, at even steps."
     return f'<section><h2>Expansion priors</h2><p class="note">{note}</p>{body}</section>'
 
 

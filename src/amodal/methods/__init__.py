@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amodal.config import MaskRCNNConfig, MethodConfig, ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import MaskRCNNConfig, MethodConfig, PGExpConfig
 
 if TYPE_CHECKING:
     from amodal.methods.base import Branch

@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amodal.config import ModelConfig, PGExpConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.methods.base import Branch
@@ -25,7 +26,7 @@ from amodal.models.heads import MaskHead
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.pooler import Pooler
 from amodal.models.sampling import Draws, Purpose
-from amodal.priors.boxes import expand_boxes
+from amodal.priors.boxes import expand_boxes, median_deltas
 from amodal.priors.consistency import context_boxes, inconsistency, rerank
 from amodal.priors.evidence import predicted_evidence, truth_evidence
 from amodal.priors.prior import Prior
@@ -143,7 +144,7 @@ class PGExp(Branch):
     def reference(self, seen: Tensor, found: Retrieved | None, rois: RoIs) -> Tensor:
         """The boxes float32 [R, 4] that the AB head's deltas refer to: B^v, B^o, or the median prior's T^r(B^v)."""
         if self.method.reference == "prior" and found is not None:
-            return expand_boxes(found.deltas.median(dim=1).values, seen, _sizes(rois))
+            return expand_boxes(median_deltas(found.deltas), seen, _sizes(rois))
         return rois.boxes if self.method.reference == "original" else seen
 
     def box_deltas(
@@ -268,8 +269,10 @@ class PGExp(Branch):
         there = found.distance.isfinite()
         distance = torch.where(there, found.distance, 0.0)
         mean = distance.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
-        doubt = torch.where(there, self.inconsistency(found, visible, seen, rois, place), 0.0)
-        doubt = torch.where(doubt.isfinite(), doubt, 0.0)
+        doubt = found.inconsistency
+        if doubt is None:
+            doubt = self.inconsistency(found, visible, seen, rois, place)
+        doubt = torch.where(there & doubt.isfinite(), doubt, 0.0)
         return torch.stack([distance / mean.clamp(min=1e-6), doubt, there.to(distance)], dim=-1)
 
     def warm_up(self, boxes: Tensor, rois: RoIs) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.methods.pgexp_squeeze import make_squeeze
 from amodal.models.pooler import Pooler
-from amodal.priors.boxes import box_deltas, expand_boxes
+from amodal.priors.boxes import box_deltas, expand_boxes, median_deltas
 from amodal.priors.types import Retrieved
 
 _POOL = 4  # cells a side, "in spatial size 4 considering computation complexity"
@@ -115,4 +115,4 @@ def geometry(seen: Tensor, original: Tensor, found: Retrieved | None) -> Tensor:
         return own
     deltas = found.deltas
     spread = deltas.std(dim=1, unbiased=False)
-    return torch.cat([own, deltas.median(dim=1).values, deltas[:, 0], spread], dim=1)
+    return torch.cat([own, median_deltas(deltas), deltas[:, 0], spread], dim=1)

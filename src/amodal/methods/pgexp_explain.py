@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks, resample
 from amodal.methods.pgexp import PGExp

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.methods.pgexp_squeeze import Gate, make_squeeze
 from amodal.priors.flow import warp
 

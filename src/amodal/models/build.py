@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from amodal.config import MethodConfig, ModelConfig, PGExpConfig, PriorConfig
+from amodal.config import ModelConfig
+from amodal.config_methods import MethodConfig, PGExpConfig, PriorConfig
 from amodal.errors import ConfigError
 from amodal.methods import METHODS
 from amodal.models.backbone import build_backbone

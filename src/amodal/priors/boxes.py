@@ -33,6 +33,11 @@ def box_deltas(visible: Tensor, amodal: Tensor) -> Tensor:
     return torch.cat([shift, torch.log(whole / seen)], dim=-1)
 
 
+def median_deltas(deltas: Tensor) -> Tensor:
+    """float32 [R, 4], the median of K transformations T^r_k [R, K, 4], number by number; of an even K the middle."""
+    return deltas.float().quantile(0.5, dim=1)
+
+
 def expand_boxes(deltas: Tensor, boxes: Tensor, sizes: Tensor | None = None) -> Tensor:
     """T^r (Eq. 4): prior-expanded boxes B^p from visible boxes B^v. ``expand_boxes(box_deltas(v, a), v)`` is ``a``.
 

@@ -7,6 +7,8 @@ of the other objects, and should contain V. No training is involved.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -88,7 +90,7 @@ def rerank(found: Retrieved, score: Tensor, weight: float, k: int) -> Retrieved:
         weight: of the inconsistency; with 0 the result is that of plain retrieval.
         k: candidates that stay, at most M.
     """
-    return found.choose(rerank_order(found.distance, score, weight, k))
+    return replace(found, inconsistency=score).choose(rerank_order(found.distance, score, weight, k))
 
 
 def _inconsistency(

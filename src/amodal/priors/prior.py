@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from amodal.config import PriorConfig
+from amodal.config_methods import PriorConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.priors.precision import true_float32

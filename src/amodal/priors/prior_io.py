@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from amodal.config import PriorConfig, TrainConfig
+from amodal.config import TrainConfig
 from amodal.config_io import check_version, dump_yaml, nearest, read_yaml, structure
+from amodal.config_methods import PriorConfig
 from amodal.errors import ConfigError, WeightsError
 from amodal.train.checkpoints import read_weights
 

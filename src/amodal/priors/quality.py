@@ -15,12 +15,12 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from amodal.config import PGExpConfig
+from amodal.config_methods import PGExpConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.frames import resample
 from amodal.priors.annotated import agreement, image_sizes, occluded_rows
-from amodal.priors.boxes import expand_boxes
+from amodal.priors.boxes import expand_boxes, median_deltas
 from amodal.priors.consistency import rerank
 from amodal.priors.instances import collect
 from amodal.priors.prior import Prior
@@ -212,7 +212,7 @@ def _measure(found: Retrieved, judged: Judged) -> tuple[Tensor, Tensor, Tensor]:
     objects, sizes = judged.objects, judged.sizes
     boxes = expand_boxes(found.deltas, objects.visible_boxes[:, None], sizes[:, None])
     each = torch.stack([box_iou(column, objects.boxes).diagonal() for column in boxes.unbind(1)])
-    median = expand_boxes(found.deltas.quantile(0.5, dim=1), objects.visible_boxes, sizes)
+    median = expand_boxes(median_deltas(found.deltas), objects.visible_boxes, sizes)
     vote = found.amodal.mean(dim=1) >= 0.5
     return each.mean(dim=0), box_iou(median, objects.boxes).diagonal(), _ious(vote, objects.amodal)
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from amodal.data.store import AnnotationSet
 from amodal.priors.annotated import agreement, image_sizes, occluded_rows
-from amodal.priors.boxes import expand_boxes
+from amodal.priors.boxes import expand_boxes, median_deltas
 from amodal.priors.consistency import rerank
 from amodal.priors.types import PriorInstances, Retrieved
 
@@ -76,7 +76,7 @@ def _box_ious(annotations: AnnotationSet, asked: PriorInstances, search: Search,
     score, *_ = agreement(annotations, asked.annotation_ids, visible, asked.boxes, found.amodal, placed, seen)
     ious = []
     for weight in WEIGHTS:
-        deltas = rerank(found, score, weight, k).deltas.quantile(0.5, dim=1)
+        deltas = median_deltas(rerank(found, score, weight, k).deltas)
         ious.append(box_iou(expand_boxes(deltas, seen, sizes), asked.boxes).diagonal())
     return torch.stack(ious).double()
 

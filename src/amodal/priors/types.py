@@ -55,6 +55,7 @@ class Retrieved:
         deltas: float32 [R, K, 4], T^r_k: Faster R-CNN deltas from visible to amodal box (Eq. 2); 0 where absent.
         amodal: float32 [R, K, 28, 28], 0 or 1, amodal mask of the slot in its amodal frame; 0 where absent.
         present: bool [R], whether the bank knows the class; if not, T^r = 0 and the flow is 0.
+        inconsistency: float32 [R, K], how little each agrees with what else is seen; None: nobody has looked.
     """
 
     slots: Tensor
@@ -62,6 +63,7 @@ class Retrieved:
     deltas: Tensor
     amodal: Tensor
     present: Tensor
+    inconsistency: Tensor | None = None
 
     def choose(self, order: Tensor) -> Retrieved:
         """The priors ``order`` (int64 [R, J], positions among the K) of each object, in that order."""
@@ -71,4 +73,5 @@ class Retrieved:
             deltas=self.deltas.gather(1, order[..., None].expand(-1, -1, 4)),
             amodal=self.amodal.gather(1, order[..., None, None].expand(-1, -1, *self.amodal.shape[2:])),
             present=self.present,
+            inconsistency=None if self.inconsistency is None else self.inconsistency.gather(1, order),
         )

@@ -15,7 +15,7 @@ from amodal.models.heads import ClassPredictor
 from amodal.train.checkpoints import WEIGHTS, check_folder, open_weights, read_checkpoint_config
 
 if TYPE_CHECKING:
-    from amodal.config import MethodConfig
+    from amodal.config_methods import MethodConfig
     from amodal.models.rcnn import AmodalRCNN
 
 _BRANCH = "branch."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from amodal.config import PriorConfig
+from amodal.config_methods import PriorConfig
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet

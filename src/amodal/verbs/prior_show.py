@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Reader = Callable[[int], NDArray[np.uint8] | None]
 
-_HIDDEN = (0.15, 0.85)  # hidden share of the objects that are shown
 _CHUNK = 16
 
 
@@ -88,9 +87,10 @@ def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) 
     import numpy as np
 
     from amodal.errors import DataError
+    from amodal.viz.priors import HIDDEN
 
     known = np.isin(annotations.labels, [i for i, name in enumerate(annotations.class_names) if name in class_names])
-    low, high = _HIDDEN
+    low, high = HIDDEN
     hidden = (annotations.occlude_rate >= low) & (annotations.occlude_rate <= high)
     rows = np.flatnonzero(known & hidden & ~annotations.crowd & annotations.amodal_known)
     if not len(rows):

@@ -34,6 +34,9 @@ from amodal.viz.prior_panels import (
     view_around,
 )
 
+HIDDEN = (0.15, 0.85)
+"""Hidden share, least and largest, of the objects whose priors are shown: little to see in others."""
+
 TOP = 3
 """Priors of each kind that are shown."""
 
