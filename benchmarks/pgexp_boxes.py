@@ -1,5 +1,8 @@
 """Do the expansion steps lead to better boxes? IoU of B^v, B^p, B^o and B^a with the true amodal box, by occlusion.
 
+Beside them, what no prior can beat and what limits it: the true visible box, and the true T^r applied to B^v. Where the
+latter is no better than B^v, boxes are wrong for another reason than what is hidden.
+
 Over the objects that a detection of their class found. "By box": IoU of B^o with the true box at least 0.5, which
 favours B^o a little, since worse ones do not count. "By visible mask": IoU of visible masks at least 0.5, fair to all.
 
@@ -16,10 +19,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from amodal.frames import tight_boxes
 from amodal.methods.pgexp import PGExp
-from amodal.priors.boxes import expand_boxes, median_deltas
+from amodal.priors.boxes import box_deltas, expand_boxes, median_deltas
 from amodal.priors.types import Retrieved
-from amodal.structures import RoIs
+from amodal.structures import RoIs, Targets
 from benchmarks import pgexp_pass
 from benchmarks.pgexp_pass import Sample
 
@@ -46,7 +50,7 @@ class WatchedPGExp(PGExp):
 
     def box_deltas(
         self, features: dict[str, Tensor], rois: RoIs, visible: Tensor, seen: Tensor, found: Retrieved | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         self.boxes = {"B^v": seen}
         if found is not None:
             self.boxes["B^p, mean of K"] = self.prior_boxes(found, seen, rois)
@@ -105,7 +109,8 @@ def collect(model: Any, data: Any, limit: int | None) -> dict[str, Any]:
             output = watched(sample.features, sample.rois)
         truth = sample.truth
         everything.append(truth.occlude_rate[truth.amodal_known & ~truth.ignore])
-        boxes = {**watched.boxes, "B^o": sample.rois.boxes, "B^a": output.boxes}
+        seen = tight_boxes(output.visible_logits.sigmoid(), sample.rois.boxes)
+        boxes = {"B^v": seen, **watched.boxes, "B^o": sample.rois.boxes, "B^a": output.boxes}
         for name, match in (
             ("by box", sample.match),
             ("by visible mask", match_visible(sample, output.visible_logits)),
@@ -115,6 +120,8 @@ def collect(model: Any, data: Any, limit: int | None) -> dict[str, Any]:
             rates[name].append(truth.occlude_rate[objects])
             for kind, value in boxes.items():
                 rows[name].setdefault(kind, []).append(pairwise(value[found], truth.boxes[objects]))
+            for kind, iou in _limits(truth, objects, seen[found]).items():
+                rows[name].setdefault(kind, []).append(iou)
     objects_rate = torch.cat(everything).numpy()
     answer: dict[str, Any] = {}
     for name, kinds in rows.items():
@@ -122,6 +129,17 @@ def collect(model: Any, data: Any, limit: int | None) -> dict[str, Any]:
         values = {kind: torch.cat(parts).numpy() for kind, parts in kinds.items()}
         answer[name] = [_level(low, high, objects_rate, rate, values) for low, high in LEVELS]
     return answer
+
+
+def _limits(truth: Targets, objects: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """What bounds the box expansion, IoUs float32 [N] each, for found ``objects`` whose B^v is ``seen`` [N, 4]."""
+    visible, amodal = truth.visible_boxes[objects], truth.boxes[objects]
+    expanded = expand_boxes(box_deltas(visible, amodal), seen)
+    return {
+        "true T^r of B^v": pairwise(expanded, amodal),
+        "true visible box": pairwise(visible, amodal),
+        "(B^v with the true visible box)": pairwise(seen, visible),
+    }
 
 
 def _level(low: float, high: float, objects: Any, rate: Any, values: dict[str, Any]) -> dict[str, Any]:

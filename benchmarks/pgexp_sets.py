@@ -31,6 +31,7 @@ def _table(box: str, mask: str) -> dict[str, str]:
 
 
 _FULL = _table("prior", "prior")
+_MIXED = {"reference": "mixed", "dropout": "0.5"}
 _SEEDS = (0, 1, 2)
 
 # Options of `amodal prior fit` beside its defaults.
@@ -58,15 +59,12 @@ VARIANTS: dict[str, Set] = {
     "s6-masks": Set("#6, retrieved masks concatenated (rejected)", _table("prior", "masks")),
     "s6-key": Set("#6, visible key frame", _FULL, prior="prior-visible"),
     "s6-aspect": Set("#6, visible key frame and aspect", _FULL, prior="prior-visible-aspect"),
-    "s2-geometry": Set("#2, told where B^o lies", {**_table("plain", "plain"), "geometry": "true"}, prior=None),
-    "s6-geometry": Set("#6, told where boxes lie", {**_FULL, "geometry": "true"}),
-    "plus-geometry": Set("PGExp+, told where boxes lie", {**_FULL, "rerank": "occluder", "geometry": "true"}),
-    "plus-best": Set(
-        "PGExp+, told where boxes lie, own prior left out",
-        {**_FULL, "rerank": "occluder", "geometry": "true", "exclude": "instance"},
-    ),
-    "plus-reference": Set(
-        "PGExp+, deltas from the median prior's box", {**_FULL, "rerank": "occluder", "reference": "prior"}
+    "s2-mixed": Set("#2, mixed reference", {**_table("plain", "plain"), **_MIXED}, prior=None),
+    "s6-mixed": Set("#6, mixed reference", {**_FULL, **_MIXED}),
+    "plus-mixed": Set("PGExp+, mixed reference", {**_FULL, **_MIXED, "rerank": "occluder"}),
+    "plus-mixed-image": Set(
+        "PGExp+, mixed reference, own image's priors left out",
+        {**_FULL, **_MIXED, "rerank": "occluder", "exclude": "image"},
     ),
     "plus-attention": Set("PGExp+, attention", {**_FULL, "rerank": "occluder", "aggregate": "attention"}),
     "plus-image": Set("PGExp+, own image's priors left out", {**_FULL, "rerank": "occluder", "exclude": "image"}),

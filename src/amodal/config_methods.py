@@ -42,12 +42,12 @@ class PGExpConfig(MethodConfig):
         candidates: priors retrieved before re-ranking, at least ``k``.
         rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: the prior's fitted one.
         train_boxes: B^o in training: the sampled proposal, or the box head's "decoded" box for the object's class.
-        reference: box that the deltas of the box expansion refer to: B^v ("visible", paper), B^o ("original"), or the
-            box of the median T^r_k(B^v) ("prior"), so that the head starts from what the priors say.
+        reference: box that the deltas of the box expansion refer to: B^v ("visible", paper), B^o ("original"), or
+            "mixed": each of its edges is a weighted mean of those of B^o, B^v and the box of the median T^r_k(B^v),
+            with weights that the head gives, which then also sees in numbers where these boxes lie.
         delta_weights: Faster R-CNN delta weights (x, y, w, h) of the box expansion's loss.
         box_channels: width of the box expansion's fully connected layers.
-        geometry: tell the box expansion in numbers, too, where B^o and the priors' boxes lie; it then starts from B^o.
-            The paper's head sees features alone.
+        dropout: share of the box expansion's features that is dropped in training, 0 to 1 (paper: none).
         exclude: priors that an object in training does not retrieve: "none" (paper), those made from the object itself
             ("instance"), or from any object of its image ("image").
         warmup_steps: training steps in which the mask expansion works in jittered true boxes, since B^a is poor.
@@ -64,10 +64,10 @@ class PGExpConfig(MethodConfig):
     candidates: int = 32
     rerank_weight: float | None = None
     train_boxes: Literal["proposal", "decoded"] = "proposal"
-    reference: Literal["visible", "original", "prior"] = "visible"
+    reference: Literal["visible", "original", "mixed"] = "visible"
     delta_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     box_channels: int = 1024
-    geometry: bool = False
+    dropout: float = 0.0
     exclude: Literal["none", "instance", "image"] = "none"
     warmup_steps: int = 0
     warmup_jitter: float = 0.1
@@ -84,8 +84,7 @@ class PGExpConfig(MethodConfig):
         require(self.box_channels >= 1, "model.method.box_channels", self.box_channels, ">= 1")
         require(self.warmup_steps >= 0, "model.method.warmup_steps", self.warmup_steps, ">= 0")
         require(0 <= self.warmup_jitter < 0.5, "model.method.warmup_jitter", self.warmup_jitter, "in [0, 0.5)")
-        priorless = self.reference == "prior" and self.box_expansion != "prior"
-        require(not priorless, "model.method.reference", self.reference, "visible or original where no prior has boxes")
+        require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
         needs = self.detects == "visible" and self.box_expansion == "none"
         require(not needs, "model.method.box_expansion", self.box_expansion, "plain or prior where detects is visible")
 

@@ -172,23 +172,48 @@ def test_box_loss_by_hand(
     assert torch.allclose(output.boxes, torch.tensor([box]), atol=1e-4)
 
 
-def test_deltas_may_start_from_the_median_priors_box(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("expands", ["plain", "prior"])
+def test_deltas_may_start_from_a_mixed_box(
+    expands: str, expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    branch = expansion(reference="prior", k=3, mask_expansion="plain")
+    branch = expansion(reference="mixed", k=3, mask_expansion="plain", box_expansion=expands)
     sees(branch, LEFT, monkeypatch)
-    grows(branch, [0.0, 0.0, 0.0, 0.0])
+    assert branch.box_head is not None
+    torch.nn.init.zeros_(branch.box_head.predictor.weight)
     rois = one_region(place, example)
     assert rois.targets is not None
-    # B^v is (20, 20, 48, 76); the median of three deltas is (0.1, -0.1, 0.05, 0.2): centre (36.8, 42.4).
+    # B^o is (20, 20, 76, 76), B^v (20, 20, 48, 76); the median of three deltas is (0.1, -0.1, 0.05, 0.2),
+    # of its box the centre is (36.8, 42.4). Fresh weights make the mean of all edges.
     wide, high = 14 * math.exp(0.05), 28 * math.exp(0.2)
-    expected = torch.tensor([[36.8 - wide, 42.4 - high, 36.8 + wide, 42.4 + high]])
+    boxes = [[20.0, 20.0, 76.0, 76.0], [20.0, 20.0, 48.0, 76.0]]
+    boxes += [[36.8 - wide, 42.4 - high, 36.8 + wide, 42.4 + high]] * (expands == "prior")
+    expected = torch.tensor(boxes).mean(dim=0, keepdim=True)
     output = branch(noise(1), rois)
     assert torch.allclose(output.boxes, expected, atol=1e-4)
     rois.targets[0].boxes[0] = expected[0]
     assert branch.loss(output, rois, noise(1))["loss_box_amodal"].total.item() == pytest.approx(0, abs=1e-5)
-    with pytest.raises(ConfigError, match="reference is 'prior'"):
-        PGExpConfig(box_expansion="plain", reference="prior")
+
+
+def test_dropout_is_drawn_anew_each_step_and_rests_in_test(
+    expansion: Make, place: Make, noise: Make, example: Make
+) -> None:
+    branch = expansion(dropout=0.5, mask_expansion="plain")
+    assert branch.box_head is not None
+    torch.nn.init.normal_(branch.box_head.predictor.weight)
+    rois = one_region(place, example)
+
+    def boxes(step: int, seed: int = 0) -> Any:
+        branch.set_step(seed, step)
+        return branch(noise(1), rois).boxes
+
+    assert torch.equal(boxes(1), boxes(1))
+    assert not torch.equal(boxes(1), boxes(2))
+    assert not torch.equal(boxes(1), boxes(1, seed=1))
+    found = replace(rois, targets=None, gt_index=None)
+    branch.set_step(0, 1)
+    assert torch.equal(branch(noise(1), found).boxes, branch(noise(1), found).boxes)
+    with pytest.raises(ConfigError, match=r"dropout is 1\.0"):
+        PGExpConfig(dropout=1.0)
 
 
 def test_objects_of_unknown_amodal_shape_have_no_box_loss(

@@ -92,7 +92,7 @@ def test_many_classes_are_counted(tiny_config: Tiny, tmp_path: Path) -> None:
     [
         ({"reference": "original"}, "reference is 'visible', here 'original'"),
         ({"delta_weights": [10.0, 10.0, 5.0, 5.0]}, "delta_weights is [1.0, 1.0, 1.0, 1.0], here [10.0, 10.0"),
-        ({"geometry": True}, "geometry is False, here True"),
+        ({"reference": "mixed"}, "reference is 'visible', here 'mixed'"),
     ],
 )
 def test_a_box_expansion_of_another_meaning_starts_afresh(

@@ -18,7 +18,7 @@ from amodal.config_methods import PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.methods.base import Branch
-from amodal.methods.pgexp_box import AmodalBoxHead, geometry
+from amodal.methods.pgexp_box import AmodalBoxHead, geometry, mix_edges
 from amodal.methods.pgexp_mask import FlowExpansion, MaskExpansion
 from amodal.methods.pgexp_squeeze import CUES
 from amodal.models.box_head import SMALLEST
@@ -90,9 +90,8 @@ class PGExp(Branch):
         boxes, aux = rois.boxes, {}
         if self.box_head is not None:
             found = self.retrieve_boxes(visible, seen, rois) if self.method.box_expansion == "prior" else None
-            reference = self.reference(seen, found, rois)
-            deltas = self.box_deltas(features, rois, visible, seen, found)
-            boxes = self.expand_boxes(deltas.detach(), reference, rois)
+            deltas, reference = self.box_deltas(features, rois, visible, seen, found)
+            boxes = self.expand_boxes(deltas.detach(), reference.detach(), rois)
             aux = {"deltas": deltas, "reference": reference}
 
         boxes = self.warm_up(boxes, rois)
@@ -141,23 +140,27 @@ class PGExp(Branch):
         """The K priors for the box: the query is M^v [R, 28, 28] in B^o (Sec. 3.1, Search)."""
         return self._retrieve(visible, rois.boxes, visible, seen, rois)
 
-    def reference(self, seen: Tensor, found: Retrieved | None, rois: RoIs) -> Tensor:
-        """The boxes float32 [R, 4] that the AB head's deltas refer to: B^v, B^o, or the median prior's T^r(B^v)."""
-        if self.method.reference == "prior" and found is not None:
-            return expand_boxes(median_deltas(found.deltas), seen, _sizes(rois))
-        return rois.boxes if self.method.reference == "original" else seen
-
     def box_deltas(
         self, features: dict[str, Tensor], rois: RoIs, visible: Tensor, seen: Tensor, found: Retrieved | None
-    ) -> Tensor:
-        """What the AB head makes of B^v and the prior-expanded boxes T^r_k(B^v) (Eq. 4): deltas float32 [R, 4]."""
+    ) -> tuple[Tensor, Tensor]:
+        """What the AB head makes of B^v and the prior-expanded boxes T^r_k(B^v) (Eq. 4).
+
+        Returns:
+            Deltas float32 [R, 4] and the boxes [R, 4] that they refer to, xyxy pixels: B^v, B^o or mixed ones.
+        """
         if self.box_head is None:
             raise ValueError("box_expansion is none: there is no box head")
         others = rois.boxes[:, None] if found is None else self.prior_boxes(found, seen, rois)
         cues = self.cues(found, visible, seen, rois)
-        numbers = geometry(seen, rois.boxes, found) if self.method.geometry else None
-        deltas: Tensor = self.box_head(features, rois.batch, seen, others, cues, numbers)
-        return deltas
+        mixed = self.method.reference == "mixed"
+        numbers = geometry(seen, rois.boxes, found) if mixed else None
+        deltas, weights = self.box_head(features, rois.batch, seen, others, cues, numbers, self._noise(rois))
+        if not mixed:
+            return deltas, rois.boxes if self.method.reference == "original" else seen
+        candidates = [rois.boxes, seen]
+        if found is not None:
+            candidates.append(expand_boxes(median_deltas(found.deltas), seen, _sizes(rois)))
+        return deltas, mix_edges(torch.stack(candidates, dim=1), weights)
 
     def prior_boxes(self, found: Retrieved, seen: Tensor, rois: RoIs) -> Tensor:
         """B^p = T^r_k(B^v) (Eq. 4), float32 [R, K, 4], clipped to the image; B^v itself where a prior is missing."""
@@ -286,6 +289,16 @@ class PGExp(Branch):
         jitter = self.method.warmup_jitter * noise
         true = matched(rois, "boxes")
         return expand_boxes(torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1), true, _sizes(rois))
+
+    def _noise(self, rois: RoIs) -> Tensor | None:
+        """float32 [R, F], uniform in 0..1, by which the box head drops features; None in test and without dropout."""
+        if rois.targets is None or self.box_head is None or self.method.dropout == 0:
+            return None
+        noise = rois.boxes.new_zeros(len(rois), self.box_head.dropped)
+        for rows, targets in zip(rois.per_image(), rois.targets, strict=True):
+            drawn = self._draws.stream(targets.image_id, Purpose.DROPOUT).random((len(rows), noise.shape[1]), "float32")
+            noise[rows] = torch.from_numpy(drawn).to(noise)
+        return noise
 
     def _retrieve(
         self, query: Tensor, frames: Tensor, visible: Tensor, seen: Tensor, rois: RoIs, place: Tensor | None = None

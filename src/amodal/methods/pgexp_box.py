@@ -27,19 +27,26 @@ class AmodalBoxHead(nn.Module):
     Args:
         channels: C of the pyramid.
         config: kind, K, widths and the reference of the deltas.
+
+    Attributes:
+        dropped: length of the features that dropout concerns: the pooled ones and those of the last hidden layer.
     """
 
     def __init__(self, channels: int, config: PGExpConfig) -> None:
         super().__init__()
         self.pooler = Pooler(_POOL)
         prior = config.box_expansion == "prior"
+        mixed = config.reference == "mixed"
+        numbers = (_OWN + _PRIORS * prior) * mixed
+        features, width = channels * _POOL**2, config.box_channels
         self.squeeze = make_squeeze(config.aggregate, channels, config.k) if prior else None
         self.fuse = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        numbers = (_OWN + _PRIORS * prior) * config.geometry
-        self.skip = nn.Linear(numbers, 4, bias=False) if numbers else None
-        self.fc1 = nn.Linear(channels * _POOL**2 + numbers, config.box_channels)
-        self.fc2 = nn.Linear(config.box_channels, config.box_channels)
-        self.predictor = nn.Linear(config.box_channels, 4)
+        self.fc1 = nn.Linear(features + numbers, width)
+        self.fc2 = nn.Linear(width, width)
+        self.predictor = nn.Linear(width, 4)
+        self.mix = nn.Linear(width, 4 * (2 + prior)) if mixed else None
+        self.dropout = config.dropout
+        self.dropped = features + width
         self.register_buffer("weights", torch.tensor(config.delta_weights), persistent=False)
         self.weights: Tensor
         nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
@@ -48,10 +55,9 @@ class AmodalBoxHead(nn.Module):
         nn.init.normal_(self.predictor.weight, std=0.001)
         for bias in (self.fuse.bias, self.fc1.bias, self.fc2.bias, self.predictor.bias):
             nn.init.zeros_(bias)  # type: ignore[arg-type]
-        if self.skip is not None:
-            nn.init.zeros_(self.skip.weight)
-            if config.reference == "visible":
-                self.skip.weight.data[:, :_OWN] = torch.diag(self.weights)  # B^a starts as B^o
+        if self.mix is not None:  # starts as the plain mean
+            nn.init.zeros_(self.mix.weight)
+            nn.init.zeros_(self.mix.bias)
 
     def forward(
         self,
@@ -61,7 +67,8 @@ class AmodalBoxHead(nn.Module):
         others: Tensor,
         cues: Tensor,
         geometry: Tensor | None = None,
-    ) -> Tensor:
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Deltas from the reference box to B^a.
 
         Args:
@@ -70,24 +77,29 @@ class AmodalBoxHead(nn.Module):
             seen: float32 [N, 4], B^v, xyxy pixels of the network image.
             others: float32 [N, K, 4], prior-expanded boxes B^p (Eq. 4); B^o as [N, 1, 4] without a prior.
             cues: float32 [N, K, 3], see :mod:`amodal.methods.pgexp_squeeze`; not read without a prior.
-            geometry: float32 [N, 4] or [N, 16], see :func:`geometry`; read where the settings have it.
+            geometry: float32 [N, 4] or [N, 16], see :func:`geometry`; needed where the reference is mixed.
+            noise: float32 [N, ``dropped``], uniform in 0..1: features whose number is below ``dropout`` are dropped;
+                None: all stay.
 
         Returns:
-            float32 [N, 4], Faster R-CNN deltas multiplied by the delta weights.
+            float32 [N, 4], Faster R-CNN deltas multiplied by the delta weights. And, where the reference is mixed, how
+            each edge of it comes about: float32 [N, J, 4], see :func:`mix_edges`; J = 3 boxes, 2 without a prior.
         """
         boxes = torch.cat([seen[None], others.transpose(0, 1)])
         pooled = self.pooler(features, boxes.flatten(0, 1), batch.repeat(len(boxes)))
         maps = pooled.view(len(boxes), len(seen), *pooled.shape[1:])
         expanded = maps[1] if self.squeeze is None else self.squeeze(lambda k: maps[k + 1], cues)
         x = F.relu(self.fuse(torch.cat([expanded, maps[0]], dim=1))).flatten(1)
-        if self.skip is None or geometry is None:
-            return self._regress(x)
-        skipped: Tensor = self.skip(geometry)
-        return self._regress(torch.cat([x, geometry.to(x)], dim=1)) + skipped
+        x = self._drop(x, None if noise is None else noise[:, : x.shape[1]])
+        if geometry is not None:
+            x = torch.cat([x, geometry.to(x)], dim=1)
+        x = F.relu(self.fc2(F.relu(self.fc1(x))))
+        x = self._drop(x, None if noise is None else noise[:, -x.shape[1] :])
+        deltas: Tensor = self.predictor(x).float()
+        return deltas, None if self.mix is None else self.mix(x).float().view(len(seen), -1, 4)
 
-    def _regress(self, x: Tensor) -> Tensor:
-        deltas: Tensor = self.predictor(F.relu(self.fc2(F.relu(self.fc1(x)))))
-        return deltas.float()
+    def _drop(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        return x if noise is None else x * (noise >= self.dropout).to(x) / (1 - self.dropout)
 
     def encode(self, reference: Tensor, amodal: Tensor) -> Tensor:
         """float32 [N, 4], what :meth:`forward` should say for boxes ``amodal`` (Eq. 5: B^a*); both xyxy, [N, 4]."""
@@ -96,6 +108,21 @@ class AmodalBoxHead(nn.Module):
     def decode(self, deltas: Tensor, reference: Tensor, sizes: Tensor) -> Tensor:
         """B^a float32 [N, 4], xyxy pixels, from deltas [N, 4] of boxes [N, 4], clipped to (height, width) [N, 2]."""
         return expand_boxes(deltas / self.weights, reference, sizes)
+
+
+def mix_edges(boxes: Tensor, weights: Tensor) -> Tensor:
+    """Boxes whose edges are weighted means of other boxes' (no part of the paper).
+
+    Args:
+        boxes: float32 [N, J, 4], xyxy pixels.
+        weights: float32 [N, J, 4], for each edge the logits of the J boxes.
+
+    Returns:
+        float32 [N, 4], xyxy pixels; edges that end up in the wrong order are swapped.
+    """
+    mixed = (boxes * weights.softmax(dim=1)).sum(dim=1)
+    low, high = mixed[:, :2], mixed[:, 2:]
+    return torch.cat([torch.minimum(low, high), torch.maximum(low, high)], dim=1)
 
 
 def geometry(seen: Tensor, original: Tensor, found: Retrieved | None) -> Tensor:

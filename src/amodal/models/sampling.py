@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     ANCHORS = 1
     PROPOSALS = 2
     JITTER = 3
+    DROPOUT = 4
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BRANCH = "branch."
 _BOX_HEAD = "branch.box_head."
-_BOX_MEANING = ("reference", "delta_weights", "detects", "geometry")
+_BOX_MEANING = ("reference", "delta_weights", "detects")
 _LISTED = 10  # classes that are named
 
 
