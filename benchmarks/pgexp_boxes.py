@@ -55,7 +55,9 @@ class WatchedPGExp(PGExp):
         if found is not None:
             self.boxes["B^p, mean of K"] = self.prior_boxes(found, seen, rois)
             sizes = rois.boxes.new_tensor(rois.image_sizes)[rois.batch]
-            self.boxes["B^p of the median"] = expand_boxes(median_deltas(found.deltas), seen, sizes)
+            self.boxes["B^p of the median"] = expand_boxes(
+                median_deltas(found.deltas, found.distance.isfinite()), seen, sizes
+            )
         return super().box_deltas(features, rois, visible, seen, found)
 
 

@@ -105,7 +105,7 @@ class OraclePGExp(PGExp):
             drawn = pgexp_pass.uniform(0, self.sample.truth.image_id, found.slots.numel())
             slots = (torch.from_numpy(drawn).view(found.slots.shape) * bank.slots).long()
             deltas, amodal = bank.read(rois.labels, slots)
-            return replace(found, slots=slots, deltas=deltas, amodal=amodal)
+            return replace(found, slots=slots, deltas=deltas, amodal=amodal, inconsistency=None)
         if not self.given & {"priors", which}:
             return found
         rows, objects = self._found()
@@ -114,7 +114,7 @@ class OraclePGExp(PGExp):
         deltas[rows] = box_deltas(truth.visible_boxes[objects], truth.boxes[objects])[:, None]
         amodal[rows] = pgexp_pass.crop(truth, "amodal", objects, truth.boxes[objects], GRID)[:, None]
         distance[rows] = 0.0
-        return replace(found, deltas=deltas, amodal=amodal, distance=distance)
+        return replace(found, deltas=deltas, amodal=amodal, distance=distance, inconsistency=None)
 
 
 def true_boxes(sample: Sample) -> RoIs:

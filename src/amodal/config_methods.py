@@ -43,11 +43,11 @@ class PGExpConfig(MethodConfig):
         rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: the prior's fitted one.
         train_boxes: B^o in training: the sampled proposal, or the box head's "decoded" box for the object's class.
         reference: box that the deltas of the box expansion refer to: B^v ("visible", paper), B^o ("original"), or
-            "mixed": each of its edges is a weighted mean of those of B^o, B^v and the box of the median T^r_k(B^v),
-            with weights that the head gives, which then also sees in numbers where these boxes lie.
+            "mixed": each of its edges is a weighted mean of those of B^o, B^v and, with a prior, the box of the median
+            T^r_k(B^v), with weights that the head gives, which then also sees in numbers where these boxes lie.
         delta_weights: Faster R-CNN delta weights (x, y, w, h) of the box expansion's loss.
         box_channels: width of the box expansion's fully connected layers.
-        dropout: share of the box expansion's features that is dropped in training, 0 to 1 (paper: none).
+        dropout: share of the box expansion's features that is dropped in training, from 0 to below 1 (paper: none).
         exclude: priors that an object in training does not retrieve: "none" (paper), those made from the object itself
             ("instance"), or from any object of its image ("image").
         warmup_steps: training steps in which the mask expansion works in jittered true boxes, since B^a is poor.
@@ -105,7 +105,7 @@ class PriorConfig:
         encoder: length of E's code; 392 (KINS) or 128 (D2SA, COCOA cls).
         fit_on: masks that E learns to reconstruct; "amodal" alone as earlier work has it.
         encoder_steps: optimiser steps of E.
-        flow: S^f; "network", or "nearest": the closed-form offset to the nearest visible pixel.
+        flow: S^f; "network", or "nearest": the closed form, the offset to the nearest visible block of 2 x 2 cells.
         flow_steps: optimiser steps of S^f.
         neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, as in use.
         key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.

@@ -55,11 +55,12 @@ def in_test(rois: RoIs) -> RoIs:
     return replace(rois, gt_index=None, targets=None)
 
 
+@pytest.mark.parametrize("extra", [{}, {"reference": "mixed", "dropout": 0.5}])
 @pytest.mark.parametrize(("box", "mask"), SETS)
 def test_each_set_trains_all_it_has_and_takes_no_regions(
-    box: str, mask: str, expansion: Make, place: Make, noise: Make, example: Make
+    box: str, mask: str, extra: dict[str, Any], expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
-    branch = expansion(box_expansion=box, mask_expansion=mask)
+    branch = expansion(box_expansion=box, mask_expansion=mask, **extra)
     rois, features = place(example(0).targets, example(1).targets), noise(2)
     output = branch(features, rois)
     terms = branch.loss(output, rois, features)

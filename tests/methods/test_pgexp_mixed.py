@@ -32,6 +32,17 @@ def test_the_numbers_by_hand():
     torch.testing.assert_close(geometry(seen, original, None)[0], numbers[:4])
 
 
+def test_missing_priors_are_left_out_of_the_numbers():
+    seen = torch.tensor([[10.0, 10.0, 20.0, 30.0]])
+    found = _found(torch.tensor([[[0.5, 0.0, 0.1, 0.0], [0.1, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]]]))
+    two = _found(found.deltas[:, :2])
+    found.distance[0, 2] = torch.inf
+    torch.testing.assert_close(geometry(seen, seen, found), geometry(seen, seen, two))
+    found.distance[:] = torch.inf
+    found.deltas[:] = 0.0
+    assert torch.equal(geometry(seen, seen, found), torch.zeros(1, 16))
+
+
 def test_mixed_edges_by_hand():
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [4.0, 2.0, 20.0, 10.0]]])
     third = math.log(3.0)  # weights 3/4 and 1/4

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from amodal.priors.boxes import MAX_LOG_SCALE, box_deltas, expand_boxes
+from amodal.priors.boxes import MAX_LOG_SCALE, box_deltas, expand_boxes, median_deltas
 
 
 def box(*corners: float) -> Tensor:
@@ -96,3 +96,12 @@ def test_no_boxes() -> None:
     empty = torch.zeros(0, 4)
     assert box_deltas(empty, empty).shape == (0, 4)
     assert expand_boxes(torch.zeros(0, 8, 4), empty[:, None], torch.zeros(0, 1, 2)).shape == (0, 8, 4)
+
+
+def test_median_by_hand_without_missing_priors() -> None:
+    deltas = torch.tensor([[[0.1, 0.0, 3.0, 1.0], [0.3, 0.0, 1.0, 2.0], [0.2, 4.0, 2.0, 0.0], [9.0, 9.0, 9.0, 9.0]]])
+    assert torch.allclose(median_deltas(deltas), torch.tensor([[0.25, 2.0, 2.5, 1.5]]))
+    there = torch.tensor([[True, True, True, False]])
+    assert torch.allclose(median_deltas(deltas, there), torch.tensor([[0.2, 0.0, 2.0, 1.0]]))
+    assert torch.equal(median_deltas(deltas, ~torch.ones(1, 4, dtype=torch.bool)), torch.zeros(1, 4))
+    assert median_deltas(torch.zeros(0, 8, 4)).shape == (0, 4)

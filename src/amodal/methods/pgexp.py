@@ -91,7 +91,7 @@ class PGExp(Branch):
         if self.box_head is not None:
             found = self.retrieve_boxes(visible, seen, rois) if self.method.box_expansion == "prior" else None
             deltas, reference = self.box_deltas(features, rois, visible, seen, found)
-            boxes = self.expand_boxes(deltas.detach(), reference.detach(), rois)
+            boxes = self.expand_boxes(deltas.detach(), reference, rois)
             aux = {"deltas": deltas, "reference": reference}
 
         boxes = self.warm_up(boxes, rois)
@@ -146,7 +146,8 @@ class PGExp(Branch):
         """What the AB head makes of B^v and the prior-expanded boxes T^r_k(B^v) (Eq. 4).
 
         Returns:
-            Deltas float32 [R, 4] and the boxes [R, 4] that they refer to, xyxy pixels: B^v, B^o or mixed ones.
+            Deltas float32 [R, 4] and the boxes [R, 4] that they refer to, xyxy pixels: B^v or B^o. What was regressed
+            from a mixed box is expressed from B^v, so that the loss has the paper's units whatever is mixed.
         """
         if self.box_head is None:
             raise ValueError("box_expansion is none: there is no box head")
@@ -159,8 +160,10 @@ class PGExp(Branch):
             return deltas, rois.boxes if self.method.reference == "original" else seen
         candidates = [rois.boxes, seen]
         if found is not None:
-            candidates.append(expand_boxes(median_deltas(found.deltas), seen, _sizes(rois)))
-        return deltas, mix_edges(torch.stack(candidates, dim=1), weights)
+            median = median_deltas(found.deltas, found.distance.isfinite())
+            candidates.append(expand_boxes(median, seen, _sizes(rois)))
+        start = mix_edges(torch.stack(candidates, dim=1), weights)
+        return self.box_head.encode(seen, expand_boxes(deltas / self.box_head.weights, start)), seen
 
     def prior_boxes(self, found: Retrieved, seen: Tensor, rois: RoIs) -> Tensor:
         """B^p = T^r_k(B^v) (Eq. 4), float32 [R, K, 4], clipped to the image; B^v itself where a prior is missing."""
@@ -291,7 +294,10 @@ class PGExp(Branch):
         return expand_boxes(torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1), true, _sizes(rois))
 
     def _noise(self, rois: RoIs) -> Tensor | None:
-        """float32 [R, F], uniform in 0..1, by which the box head drops features; None in test and without dropout."""
+        """float32 [R, F], uniform in 0..1, by which the box head drops features; None in test and without dropout.
+
+        The numbers of an image are equal each time unless :meth:`set_step` says that another step began.
+        """
         if rois.targets is None or self.box_head is None or self.method.dropout == 0:
             return None
         noise = rois.boxes.new_zeros(len(rois), self.box_head.dropped)

@@ -94,9 +94,11 @@ class AmodalBoxHead(nn.Module):
         if geometry is not None:
             x = torch.cat([x, geometry.to(x)], dim=1)
         x = F.relu(self.fc2(F.relu(self.fc1(x))))
+        # Nothing is dropped before the mix: what softmax makes of it would not keep its mean.
+        weights = None if self.mix is None else self.mix(x).float().unflatten(1, (-1, 4))
         x = self._drop(x, None if noise is None else noise[:, -x.shape[1] :])
         deltas: Tensor = self.predictor(x).float()
-        return deltas, None if self.mix is None else self.mix(x).float().view(len(seen), -1, 4)
+        return deltas, weights
 
     def _drop(self, x: Tensor, noise: Tensor | None) -> Tensor:
         return x if noise is None else x * (noise >= self.dropout).to(x) / (1 - self.dropout)
@@ -135,11 +137,14 @@ def geometry(seen: Tensor, original: Tensor, found: Retrieved | None) -> Tensor:
 
     Returns:
         float32 [N, 4], Faster R-CNN deltas from B^v to B^o; with priors [N, 16]: then the median, the nearest one and
-        the standard deviation of the deltas T^r_k.
+        the standard deviation of the deltas T^r_k, those that are missing left out.
     """
     own = box_deltas(seen, original)
     if found is None:
         return own
-    deltas = found.deltas
-    spread = deltas.std(dim=1, unbiased=False)
-    return torch.cat([own, median_deltas(deltas), deltas[:, 0], spread], dim=1)
+    there = found.distance.isfinite()
+    count = there.sum(dim=1)[:, None].clamp(min=1)
+    centre = found.deltas.sum(dim=1) / count  # deltas of a missing prior are 0
+    away = (found.deltas - centre[:, None]).square() * there[..., None]
+    spread = (away.sum(dim=1) / count).sqrt()
+    return torch.cat([own, median_deltas(found.deltas, there), found.deltas[:, 0], spread], dim=1)

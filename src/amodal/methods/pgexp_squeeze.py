@@ -20,8 +20,8 @@ CUES = 3
 class ConcatSqueeze(nn.Module):
     """Squeezes the K concatenated maps, nearest prior first, from K * C to C channels: 1 x 1 convolution and ReLU.
 
-    A convolution of concatenated maps is a sum of convolutions, so the maps come and go one by one and are never held
-    together; training and test run the same code.
+    A convolution of concatenated maps is a sum of convolutions, so maps that are made when asked for come and go one by
+    one in test; in training the backward pass keeps them, unless they are recomputed.
 
     Args:
         channels: C.

@@ -33,9 +33,21 @@ def box_deltas(visible: Tensor, amodal: Tensor) -> Tensor:
     return torch.cat([shift, torch.log(whole / seen)], dim=-1)
 
 
-def median_deltas(deltas: Tensor) -> Tensor:
-    """float32 [R, 4], the median of K transformations T^r_k [R, K, 4], number by number; of an even K the middle."""
-    return deltas.float().quantile(0.5, dim=1)
+def median_deltas(deltas: Tensor, there: Tensor | None = None) -> Tensor:
+    """The median of K transformations T^r_k, number by number; of an even count the middle between two.
+
+    Args:
+        deltas: float32 [R, K, 4].
+        there: bool [R, K], which of them count; None: all.
+
+    Returns:
+        float32 [R, 4]; 0, which moves nothing, where none counts.
+    """
+    if not len(deltas):
+        return deltas.new_zeros(0, 4)
+    if there is not None:
+        deltas = deltas.masked_fill(~there[..., None], torch.nan)
+    return deltas.float().nanquantile(0.5, dim=1).nan_to_num(0.0)
 
 
 def expand_boxes(deltas: Tensor, boxes: Tensor, sizes: Tensor | None = None) -> Tensor:

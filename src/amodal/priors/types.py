@@ -55,7 +55,8 @@ class Retrieved:
         deltas: float32 [R, K, 4], T^r_k: Faster R-CNN deltas from visible to amodal box (Eq. 2); 0 where absent.
         amodal: float32 [R, K, 28, 28], 0 or 1, amodal mask of the slot in its amodal frame; 0 where absent.
         present: bool [R], whether the bank knows the class; if not, T^r = 0 and the flow is 0.
-        inconsistency: float32 [R, K], how little each agrees with what else is seen; None: nobody has looked.
+        inconsistency: float32 [R, K], how little each agrees with what else is seen; None: nobody has looked. Whoever
+            replaces slots or masks sets it to None.
     """
 
     slots: Tensor

@@ -169,7 +169,10 @@ def _listed(names: list[str]) -> str:
 
 def _other_meaning(ours: MethodConfig | None, theirs: MethodConfig | None) -> str:
     """Settings that decide what the numbers of a box expansion head mean, and differ; "" if none does."""
-    values = [(key, getattr(ours, key, None), getattr(theirs, key, None)) for key in _BOX_MEANING]
+    keys = list(_BOX_MEANING)
+    if getattr(ours, "reference", None) == "mixed":
+        keys.append("box_expansion")  # with a prior there is one box more to mix
+    values = [(key, getattr(ours, key, None), getattr(theirs, key, None)) for key in keys]
     return ", ".join(f"{key} is {there!r}, here {here!r}" for key, here, there in values if here != there)
 
 

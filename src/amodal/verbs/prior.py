@@ -53,7 +53,7 @@ def fit(
         encoder: length of E's code; 392 (KINS) or 128 (D2SA, COCOA cls).
         fit_on: masks that E learns to reconstruct; "amodal" alone as earlier work has it.
         encoder_steps: optimiser steps of E.
-        flow: S^f; "network", or "nearest": the closed-form offset to the nearest visible pixel.
+        flow: S^f; "network", or "nearest": the closed form, the offset to the nearest visible block of 2 x 2 cells.
         flow_steps: optimiser steps of S^f.
         neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, 0 to 1.
         key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
