@@ -21,7 +21,7 @@ from benchmarks.pgexp_sets import SETS, SPLITS, TABLE
 
 HEAD = Path(__file__).with_name("pgexp_head.md")
 READING = Path(__file__).with_name("pgexp_reading.md")
-ORDER = ("s1", "s2", "s3", "s4", "s5", "s6", "plus")
+ORDER = ("s1", "s2", "s3", "s4", "s5", "s6", "plus", "s6-mixed", "plus-mixed")
 HEADS = {"none": "-", "plain": "plain", "prior": "prior", "masks": "masks"}
 COLUMNS = (
     ("mask AP", "mask", "AP"),
@@ -95,7 +95,7 @@ def table_one(runs: dict[str, dict[int, Run]], split: str) -> str:
 def gains(runs: dict[str, dict[int, Run]], split: str) -> str:
     """What #6 and PGExp+ gain over #1, seed by seed, beside the paper's margins."""
     rows = []
-    for name in ("s6", "plus"):
+    for name in ("s6", "plus", "s6-mixed", "plus-mixed"):
         shared = sorted(set(runs.get("s1", {})) & set(runs.get(name, {})))
         if shared:
             cells = []

@@ -27,7 +27,6 @@ from amodal.models.transform import Batch
 from amodal.predictor import load
 from amodal.structures import BranchOutput, RoIs, Targets
 from benchmarks.common import RESULTS
-from benchmarks.pgexp_sets import SPLITS
 
 THRESHOLD = 0.05  # as amodal test
 KEYS = (("mask", "AP"), ("mask", "AP50"), ("mask", "AP75"), ("mask", "AP-occ"), ("mask", "AP-occ-gt"), ("mask", "mIoU"),
@@ -126,7 +125,7 @@ def study_parser(description: str, splits: tuple[str, ...] = ("eth80_amodal/val"
     parser.add_argument("--runs", type=Path, default=Path("runs/pgexp"), help="run folders")
     parser.add_argument("--results", type=Path, default=RESULTS / "pgexp", help="folder of the result files")
     parser.add_argument("--of", nargs="+", default=["s6-0", "plus-0"], metavar="RUN", help="finished runs")
-    parser.add_argument("--splits", nargs="+", default=list(splits), choices=SPLITS)
+    parser.add_argument("--splits", nargs="+", default=list(splits), help="DATA/SPLIT.json with images in DATA/SPLIT")
     parser.add_argument("--limit", type=int, help="first images only: shows that it runs, measures nothing")
     parser.add_argument("--threads", type=int, default=1)
     return parser

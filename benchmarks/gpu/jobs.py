@@ -35,7 +35,10 @@ LARGE = {
     "model.transform.test_min_size": "256",
     "model.transform.test_max_size": "384",
 }
-LARGE_BASE = {**LARGE, "steps": "6000", "save_every": "300", "freeze": "[]", "optim.lr": "0.0005"}
+LARGE_BASE = {
+    **LARGE, "steps": "6000", "save_every": "300", "freeze": "[]", "optim.lr": "0.0005",
+    "model.method.train_boxes": "proposal",
+}  # fmt: skip
 LARGE_SET = {**LARGE, "steps": "2000", "save_every": "200"}
 SCENES = {"steps": "8000", "eval_every": "2000", "save_every": "500", "data.workers": "3", "batch_size": "16"}
 
