@@ -83,7 +83,7 @@ def parts(call: Callable[[], Any], model: AmodalRCNN, rounds: int) -> dict[str, 
         (prior, "search", "search"),
         (prior, "solve", "flow"),
         (branch, "see", "visible mask"),
-        (branch, "expand_boxes", "box head"),
+        (branch, "box_deltas", "box head"),
         (branch, "expand_masks", "mask head, flow included"),
         *((module, name, "rerank") for name in RERANK if hasattr(module, name)),
     ]
