@@ -176,6 +176,8 @@ def test_kept_candidates_stay_in_the_order_of_distance() -> None:
     assert found.distance.tolist() == [[2.0, 4.0]]
     assert found.deltas[0, :, 0].tolist() == [1.0, 3.0]
     assert found.amodal[0, :, 0, 0].tolist() == [1.0, 3.0]
+    assert found.inconsistency is not None
+    assert found.inconsistency.tolist() == [[0.5, 0.0]]
 
 
 def test_ties_and_slots_left_out() -> None:
