@@ -227,14 +227,17 @@ def _pair(found: dict[str, Any]) -> list[str]:
 
 
 def _shares(folder: Path) -> str:
-    rows: list[list[str]] = []
-    names: list[str] = []
-    for system, title in (("pgexp", "PGExp"), ("plus", "PGExp+")):
-        for objects in (20, 100):
-            if found := _read(folder / f"pgexp-inference-{system}-{objects}.json"):
-                names = names or list(found["parts"])
-                cells = [f"{100 * found['parts'].get(name, 0.0):.1f} %" for name in names]
-                rows.append([f"{title}, {objects} objects", *cells])
+    found = {
+        f"{title}, {objects} objects": content["parts"]
+        for system, title in (("pgexp", "PGExp"), ("plus", "PGExp+"))
+        for objects in (20, 100)
+        if (content := _read(folder / f"pgexp-inference-{system}-{objects}.json"))
+    }
+    names = list(dict.fromkeys(name for parts in found.values() for name in parts))
+    rows = [
+        [title, *(f"{100 * parts[name]:.1f} %" if name in parts else "-" for name in names)]
+        for title, parts in found.items()
+    ]
     return table(["share of inference", *names], rows) if rows else ""
 
 
@@ -331,7 +334,8 @@ NOTES = {
     ),
     "Speed and memory": (
         "R50-FPN, one picture of 800 x 1333 px, 90 classes x 1,000 slots of drawn masks, equal weights where the "
-        "systems share parts; runs alternate in one process."
+        "systems share parts; runs alternate in one process. A machine shared with other work stretched the seconds of "
+        "all but the third row; read the ratios. Goal for re-ranking: 5 % of inference."
     ),
 }
 
