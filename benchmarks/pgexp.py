@@ -106,7 +106,7 @@ def collect(arguments: argparse.Namespace, run: Run) -> Path:
         "title": SETS[run.set].title,
         "seed": run.seed,
         "commits": (out / "commits").read_text().split() if (out / "commits").exists() else [],
-        "settings": yaml.safe_load((out / "config.yaml").read_text()),
+        "settings": _without_paths(yaml.safe_load((out / "config.yaml").read_text())),
         "seconds": seconds(log),
         "curve": thin(log),
         "eval": read_table(out / "eval.csv"),
@@ -117,6 +117,12 @@ def collect(arguments: argparse.Namespace, run: Run) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found) + "\n")
     return path
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings without the files of one machine."""
+    data = {key: value for key, value in settings["data"].items() if not isinstance(value, str)}
+    return {key: value for key, value in settings.items() if key not in ("out", "prior")} | {"data": data}
 
 
 def folder(out: Path, split: str) -> Path:

@@ -112,3 +112,13 @@ def test_drawn_instances_are_what_a_prior_expects() -> None:
     assert torch.allclose(tight[:, 2], drawn.visible_boxes[:, 2], atol=1e-3)
     assert bool((tight[:, :2] - drawn.visible_boxes[:, :2]).abs().le(sides[:, :2] / 28 + 1e-3).all())
     assert drawn.own[:, :, -1].any(1).all()
+
+
+def test_result_files_name_no_paths() -> None:
+    settings = {
+        "steps": 4,
+        "out": "runs/x",
+        "prior": "runs/prior",
+        "data": {"train": "a.json", "val": None, "flip": 0.5},
+    }
+    assert pgexp._without_paths(settings) == {"steps": 4, "data": {"val": None, "flip": 0.5}}
