@@ -51,7 +51,6 @@ class WatchedPGExp(PGExp):
     def box_deltas(
         self, features: dict[str, Tensor], rois: RoIs, visible: Tensor, seen: Tensor, found: Retrieved | None
     ) -> tuple[Tensor, Tensor]:
-        self.boxes = {"B^v": seen}
         if found is not None:
             self.boxes["B^p, mean of K"] = self.prior_boxes(found, seen, rois)
             sizes = rois.boxes.new_tensor(rois.image_sizes)[rois.batch]

@@ -14,7 +14,7 @@ from amodal.config_methods import PGExpConfig
 from amodal.models.build import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.train.checkpoints import save_model
-from amodal.train.init import start_from
+from amodal.train.init import _other_meaning, start_from
 
 Tiny = Callable[..., ModelConfig]
 PLAIN = PGExpConfig(box_expansion="plain", mask_expansion="plain", box_channels=8)
@@ -108,6 +108,12 @@ def test_a_box_expansion_of_another_meaning_starts_afresh(
     for name, value in values(new).items():
         source = before if name.startswith("branch.box_head.") else values(old)
         assert torch.equal(value, source[name]), name
+
+
+def test_with_a_prior_there_is_one_box_more_to_mix() -> None:
+    plain, prior = (PGExpConfig(box_expansion=kind, reference="mixed") for kind in ("plain", "prior"))
+    assert _other_meaning(prior, plain) == "box_expansion is 'plain', here 'prior'"
+    assert _other_meaning(PGExpConfig(), PGExpConfig(box_expansion="plain")) == ""
 
 
 def test_settings_without_a_box_expansion_there_are_no_matter(tiny_config: Tiny, tmp_path: Path) -> None:

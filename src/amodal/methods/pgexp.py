@@ -8,9 +8,13 @@ plain, #3 prior / plain, #4 none / prior, #5 plain / prior, #6 prior / prior.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from amodal.config import ModelConfig
@@ -18,7 +22,7 @@ from amodal.config_methods import PGExpConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.methods.base import Branch
-from amodal.methods.pgexp_box import AmodalBoxHead, geometry, mix_edges
+from amodal.methods.pgexp_box import MEDIAN, AmodalBoxHead, geometry, mix_edges
 from amodal.methods.pgexp_mask import FlowExpansion, MaskExpansion
 from amodal.methods.pgexp_squeeze import CUES
 from amodal.models.box_head import SMALLEST
@@ -26,7 +30,7 @@ from amodal.models.heads import MaskHead
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.pooler import Pooler
 from amodal.models.sampling import Draws, Purpose
-from amodal.priors.boxes import expand_boxes, median_deltas
+from amodal.priors.boxes import expand_boxes
 from amodal.priors.consistency import context_boxes, inconsistency, rerank
 from amodal.priors.evidence import predicted_evidence, truth_evidence
 from amodal.priors.prior import Prior
@@ -159,11 +163,10 @@ class PGExp(Branch):
         if not mixed:
             return deltas, rois.boxes if self.method.reference == "original" else seen
         candidates = [rois.boxes, seen]
-        if found is not None:
-            median = median_deltas(found.deltas, found.distance.isfinite())
-            candidates.append(expand_boxes(median, seen, _sizes(rois)))
+        if found is not None and numbers is not None:
+            candidates.append(expand_boxes(numbers[:, MEDIAN], seen, _sizes(rois)))
         start = mix_edges(torch.stack(candidates, dim=1), weights)
-        return self.box_head.encode(seen, expand_boxes(deltas / self.box_head.weights, start)), seen
+        return self.box_head.encode(seen, self.box_head.decode(deltas, start)), seen
 
     def prior_boxes(self, found: Retrieved, seen: Tensor, rois: RoIs) -> Tensor:
         """B^p = T^r_k(B^v) (Eq. 4), float32 [R, K, 4], clipped to the image; B^v itself where a prior is missing."""
@@ -285,10 +288,7 @@ class PGExp(Branch):
         """B^a of the first ``warmup_steps`` in training: true amodal boxes, moved and resized a little at random."""
         if rois.targets is None or self._draws.step >= self.method.warmup_steps:
             return boxes
-        noise = torch.zeros_like(boxes)
-        for rows, targets in zip(rois.per_image(), rois.targets, strict=True):
-            drawn = self._draws.stream(targets.image_id, Purpose.JITTER).uniform(-1, 1, (len(rows), 4))
-            noise[rows] = torch.from_numpy(drawn).to(noise)
+        noise = self._drawn(rois, Purpose.JITTER, lambda stream, count: stream.uniform(-1, 1, (count, 4)))
         jitter = self.method.warmup_jitter * noise
         true = matched(rois, "boxes")
         return expand_boxes(torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1), true, _sizes(rois))
@@ -300,11 +300,18 @@ class PGExp(Branch):
         """
         if rois.targets is None or self.box_head is None or self.method.dropout == 0:
             return None
-        noise = rois.boxes.new_zeros(len(rois), self.box_head.dropped)
-        for rows, targets in zip(rois.per_image(), rois.targets, strict=True):
-            drawn = self._draws.stream(targets.image_id, Purpose.DROPOUT).random((len(rows), noise.shape[1]), "float32")
-            noise[rows] = torch.from_numpy(drawn).to(noise)
-        return noise
+        width = self.box_head.dropped
+        return self._drawn(rois, Purpose.DROPOUT, lambda stream, count: stream.random((count, width), "float32"))
+
+    def _drawn(self, rois: RoIs, purpose: Purpose, draw: Callable[[np.random.Generator, int], NDArray[Any]]) -> Tensor:
+        """float32 [R, F], ``draw`` (stream, number of regions) of each training image, in the order of the regions."""
+        parts = [
+            torch.from_numpy(draw(self._draws.stream(targets.image_id, purpose), len(rows)))
+            for rows, targets in zip(rois.per_image(), rois.targets or [], strict=True)
+        ]
+        order = torch.cat(rois.per_image())
+        drawn = torch.cat(parts).to(rois.boxes)
+        return torch.empty_like(drawn).index_copy(0, order, drawn)
 
     def _retrieve(
         self, query: Tensor, frames: Tensor, visible: Tensor, seen: Tensor, rois: RoIs, place: Tensor | None = None

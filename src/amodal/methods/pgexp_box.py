@@ -16,6 +16,8 @@ from amodal.priors.types import Retrieved
 
 _POOL = 4  # cells a side, "in spatial size 4 considering computation complexity"
 _OWN, _PRIORS = 4, 12  # numbers of the geometry: deltas to B^o; median, nearest and spread of the priors' deltas
+MEDIAN = slice(4, 8)
+"""Where the median of the priors' deltas stands in :func:`geometry`."""
 
 
 class AmodalBoxHead(nn.Module):
@@ -107,7 +109,7 @@ class AmodalBoxHead(nn.Module):
         """float32 [N, 4], what :meth:`forward` should say for boxes ``amodal`` (Eq. 5: B^a*); both xyxy, [N, 4]."""
         return box_deltas(reference, amodal) * self.weights
 
-    def decode(self, deltas: Tensor, reference: Tensor, sizes: Tensor) -> Tensor:
+    def decode(self, deltas: Tensor, reference: Tensor, sizes: Tensor | None = None) -> Tensor:
         """B^a float32 [N, 4], xyxy pixels, from deltas [N, 4] of boxes [N, 4], clipped to (height, width) [N, 2]."""
         return expand_boxes(deltas / self.weights, reference, sizes)
 
