@@ -13,9 +13,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from amodal.config import BackboneConfig, BoxHeadConfig, ModelConfig, RPNConfig, TransformConfig
 from amodal.data.masks import InstanceMasks
-from amodal.models.build import build
+from amodal.model import build
+from amodal.models.initial_weights import load_torchvision_detector
 from amodal.models.rcnn import AmodalRCNN
-from amodal.models.weights import load_torchvision_detector
 from amodal.structures import Targets
 
 CLASSES = 90  # as torchvision's COCO detectors

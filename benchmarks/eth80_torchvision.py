@@ -35,7 +35,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from amodal.config import ModelConfig, TrainConfig
 from amodal.models.backbone import build_backbone
-from amodal.train.schedule import learning_rate
+from amodal.train.engine import learning_rate
 from benchmarks.settings import read_config
 
 

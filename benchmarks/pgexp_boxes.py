@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from amodal.frames import tight_boxes
-from amodal.methods.pgexp import PGExp
+from amodal.methods.pgexp.branch import PGExp
 from amodal.priors.boxes import box_deltas, expand_boxes, median_deltas
 from amodal.priors.types import Retrieved
 from amodal.structures import RoIs, Targets

@@ -27,7 +27,7 @@ from amodal.data.reader import load
 from amodal.data.results import ResultSet, load_results
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
-from amodal.jobs import write_json
+from amodal.predict.jobs import write_json
 from amodal.priors.evidence import DUPLICATE, MIN_SCORE
 
 Rle = dict[str, Any]

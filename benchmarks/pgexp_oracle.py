@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amodal.methods.pgexp import PGExp
+from amodal.methods.pgexp.branch import PGExp
 from amodal.priors.boxes import box_deltas
 from amodal.priors.evidence import truth_evidence
 from amodal.priors.types import GRID, Retrieved

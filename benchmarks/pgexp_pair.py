@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amodal.config_methods import PGExpConfig, PriorConfig
-from amodal.models.build import build
+from amodal.model import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.priors.bank import Bank
 from amodal.priors.encoder import MaskEncoder
 from amodal.priors.flow import FlowNet
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID, PriorInstances
+from amodal.settings import PGExpConfig, PriorConfig
 from benchmarks.detectors import CLASSES, our_detector, torchvision_detector
 
 SLOTS = 1000

@@ -24,7 +24,7 @@ from amodal.datasets import load as load_dataset
 from amodal.evaluation.api import evaluate
 from amodal.models.rcnn import AmodalRCNN
 from amodal.models.transform import Batch
-from amodal.predictor import load
+from amodal.pictures import load
 from amodal.structures import BranchOutput, RoIs, Targets
 from benchmarks.common import RESULTS
 

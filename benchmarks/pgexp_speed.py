@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amodal.config_methods import PGExpConfig
 from amodal.models.rcnn import AmodalRCNN
+from amodal.settings import PGExpConfig
 from benchmarks import common, pgexp_pair
 from benchmarks.detectors import CLASSES, ellipses, our_targets, picture
 
@@ -75,7 +75,7 @@ def _trim() -> None:
 
 def parts(call: Callable[[], Any], model: AmodalRCNN, rounds: int) -> dict[str, float]:
     """Share of a prediction's processor time that each watched step takes (median), by name of the step."""
-    import amodal.methods.pgexp as module
+    import amodal.methods.pgexp.branch as module
 
     spent: dict[str, float] = {}
     branch, prior = model.branch, model.branch.prior

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amodal.methods.pgexp import PGExp
+from amodal.methods.pgexp.branch import PGExp
 from amodal.priors.evidence import predicted_evidence
 from amodal.structures import RoIs
 from benchmarks import pgexp_pass

@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 import amodal
+from amodal.checkpoint import save_model
 from amodal.data.scenes.dataset import write_dataset
-from amodal.testing import run_test
-from amodal.train.checkpoints import save_model
+from amodal.score import run_test
 
 TRAIN = """--data.train runs/scenes-v1/train/annotations.json \\
     --data.train_images runs/scenes-v1/train/images --data.val runs/scenes-v1/val/annotations.json \\

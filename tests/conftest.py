@@ -11,11 +11,11 @@ from hypothesis import settings
 from torch import Tensor
 
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
-from amodal.config_methods import PGExpConfig, PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
 from amodal.priors.fit import fit_prior
 from amodal.priors.prior import Prior
+from amodal.settings import PGExpConfig, PriorConfig
 from amodal.structures import Targets
 
 # The same examples in every run: a test that fails only sometimes tells nobody what changed.

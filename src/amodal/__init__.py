@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from amodal.version import __version__ as __version__
 
 _LAZY = {
     "Prediction": "amodal.prediction",
-    "build": "amodal.models.build",
-    "load": "amodal.predictor",
+    "build": "amodal.model",
+    "load": "amodal.model",
     "evaluate": "amodal.evaluation",
     "datasets": "amodal.datasets",
     "AmodalError": "amodal.errors",
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from amodal import datasets as datasets
     from amodal.errors import AmodalError as AmodalError
     from amodal.evaluation import evaluate as evaluate
-    from amodal.models.build import build as build
+    from amodal.model import build as build
+    from amodal.model import load as load
     from amodal.prediction import Prediction as Prediction
-    from amodal.predictor import load as load
 
 
 def __getattr__(name: str) -> Any:

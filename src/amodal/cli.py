@@ -12,10 +12,11 @@ import os
 import sys
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import fields
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from amodal import __version__
-from amodal.errors import AmodalError
+from amodal.errors import AmodalError, nearest
+from amodal.version import __version__
 
 VERBS: dict[str, str] = {
     "demo": "amodal.verbs.demo:demo",
@@ -117,7 +118,7 @@ def _run(verb: str, words: list[str]) -> int:
         return 0
     if verb not in VERBS:
         what = "flag" if verb.startswith("-") else "verb"
-        raise UsageError(f"unknown {what} {verb!r}{_nearest(verb, list(VERBS))}")
+        raise UsageError(f"unknown {what} {verb!r}{nearest(verb, list(VERBS))}")
     function = _load(verb)
     parser = _Verb(verb, function)
     if any(word in ("-h", "--help") for word in words):
@@ -152,18 +153,13 @@ def _rows(verbs: list[str]) -> str:
     return "\n".join(f"  {verb:<11} {SUMMARIES[verb]}" for verb in verbs)
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    from amodal.config_io import nearest
-
-    return nearest(name, names)
-
-
 class _Verb:
     """The arguments of one verb, read from its function's signature and docstring.
 
     Parameters without default are positional, the others flags (``trust_bbox`` is ``--trust-bbox``); a ``bool`` with
-    default ``False`` is a switch; a ``list`` takes one or more values; ``**settings`` takes every key of the training
-    configuration as ``--key value``.
+    default ``False`` is a switch; a ``list`` takes one or more values. ``**settings`` takes every key of the training
+    configuration as ``--key value``; with a hint ``Annotated[Any, CLASS]`` the fields of that dataclass, as flags with
+    the texts of its docstring.
     """
 
     def __init__(self, verb: str, function: Callable[..., Any]) -> None:
@@ -175,15 +171,26 @@ class _Verb:
         self.switches: set[str] = set()
         self.flags: dict[str, str] = {"--help": "help"}
         doc = parse(inspect.getdoc(function) or "")
-        texts = {param.arg_name: " ".join((param.description or "").split()) for param in doc.params}
+        texts = _texts(function)
         about = "\n\n".join(part for part in (doc.short_description, doc.long_description) if part)
         self.parser = ArgumentParser(prog=f"amodal {verb}", description=about, exit_on_error=False, add_help=False)
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                self.settings = True
+                self._add_settings(hints[name])
             else:
                 self._add(name, parameter, hints[name], texts.get(name, ""))
+
+    def _add_settings(self, hint: Any) -> None:
+        """Takes the training configuration, or the fields of the dataclass that the hint names."""
+        if get_origin(hint) is not Annotated:
+            self.settings = True
+            return
+        cls = get_args(hint)[1]
+        hints, texts = get_type_hints(cls), _texts(cls)
+        for field in fields(cls):
+            default = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+            self._add(field.name, default, hints[field.name], texts.get(field.name, ""))
 
     def _add(self, name: str, parameter: inspect.Parameter, hint: Any, text: str) -> None:
         many = get_origin(hint) in (list, tuple, Sequence)
@@ -221,7 +228,7 @@ class _Verb:
                 continue
             if flag not in self.flags:
                 known = sorted(known for known in self.flags if "_" not in known)
-                raise UsageError(f"unknown flag {flag}{_nearest(flag, known)}")
+                raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
             canonical = "--" + self.flags[flag].replace("_", "-")
             words[place] = f"{canonical}={value}" if "=" in word else canonical
         try:
@@ -249,7 +256,7 @@ class _Verb:
                 continue
             if key not in keys:
                 known = ["--" + name for name in keys] + [name for name in self.flags if "_" not in name]
-                raise UsageError(f"unknown flag {flag}{_nearest(flag, known)}")
+                raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
             if not has_value:
                 if not queue or queue[0].startswith("--"):
                     raise UsageError(f"{flag} needs a value")
@@ -258,18 +265,28 @@ class _Verb:
         return rest, settings
 
 
+def _texts(documented: Any) -> dict[str, str]:
+    """What the docstring of a function or a dataclass says of each parameter."""
+    from docstring_parser import parse
+
+    doc = parse(inspect.getdoc(documented) or "")
+    return {param.arg_name: " ".join((param.description or "").split()) for param in doc.params}
+
+
 def _settings_help() -> str:
     """Help of the whole configuration, the methods' own settings last."""
     from amodal.config import TrainConfig
     from amodal.config_io import settings_help
-    from amodal.config_methods import METHOD_CONFIGS
+    from amodal.settings import EXPANSION_PRIOR
+    from amodal.systems import SYSTEMS
 
     text = "\nsettings of the configuration, as in the YAML file or given as --key value:\n\n" + settings_help(
         TrainConfig
     )
-    for system, settings in METHOD_CONFIGS.items():
-        if fields := settings_help(settings, "model.method"):
-            text += f"\n{system} only: {fields}"
+    text += f"\n{EXPANSION_PRIOR.title}: {settings_help(EXPANSION_PRIOR.settings, 'prior_fit')}"
+    for name, system in SYSTEMS.items():
+        if fields := settings_help(system.settings, "model.method"):
+            text += f"\n{name} only: {fields}"
     return text
 
 

@@ -1,7 +1,8 @@
 """Settings of model, data and training as plain dataclasses. Imports no torch, so that ``--help`` answers at once.
 
 The defaults are the paper's ResNet-50-FPN on KINS; the YAML files in ``configs/`` hold only differences. Units and
-ranges stand beside each field; ``__post_init__`` refuses values outside them with a :class:`ConfigError`.
+ranges stand beside each field; ``__post_init__`` refuses values outside them with a :class:`ConfigError`. Settings are
+frozen: several models may be built from one object, and whoever wants another value makes another object.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from amodal.config_methods import MethodConfig, PriorConfig
 from amodal.errors import require
+from amodal.settings import FitConfig, MethodConfig
 
 
-@dataclass
+@dataclass(frozen=True)
 class TransformConfig:
     """Resizing and normalisation of images.
 
@@ -46,7 +47,7 @@ class TransformConfig:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class BackboneConfig:
     """Backbone and feature pyramid.
 
@@ -72,7 +73,7 @@ class BackboneConfig:
         require(self.channels >= 8 and self.channels % 8 == 0, "backbone.channels", self.channels, "a multiple of 8")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RPNConfig:
     """Region proposal network.
 
@@ -113,7 +114,7 @@ class RPNConfig:
         require(self.bg_iou <= self.fg_iou, "rpn.bg_iou", self.bg_iou, "<= rpn.fg_iou")
 
 
-@dataclass
+@dataclass(frozen=True)
 class BoxHeadConfig:
     """Box head, RoI sampling and detection.
 
@@ -152,7 +153,7 @@ class BoxHeadConfig:
         require(self.detections >= 1, "box_head.detections", self.detections, ">= 1")
 
 
-@dataclass
+@dataclass(frozen=True)
 class MaskHeadConfig:
     """Mask heads: convolutions, deconvolution, predictor.
 
@@ -174,12 +175,12 @@ class MaskHeadConfig:
         require(self.convs >= 0, "mask_head.convs", self.convs, ">= 0")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelConfig:
     """A detector: its parts and the system's own settings.
 
     Attributes:
-        system: name of the system, see ``amodal methods``.
+        system: name of the system, see ``amodal methods``, or "my_module:MySystem" for one in a file of your own.
         method: the system's own settings; null for its defaults.
     """
 
@@ -197,7 +198,7 @@ class ModelConfig:
         require(len(sizes) == levels, "model.rpn.anchor_sizes", sizes, f"{levels} sizes, one for each pyramid level")
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataConfig:
     """Annotation files and image folders.
 
@@ -222,7 +223,7 @@ class DataConfig:
         require(self.workers >= 0, "data.workers", self.workers, ">= 0")
 
 
-@dataclass
+@dataclass(frozen=True)
 class OptimConfig:
     """Optimiser, with linear warm-up and steps as the earlier work has them.
 
@@ -260,7 +261,7 @@ class OptimConfig:
         require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "in (0, 1]")
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run.
 
@@ -274,9 +275,9 @@ class TrainConfig:
         eval_every: steps between evaluations on ``data.val``; 0: only at the end.
         save_every: steps between ``last`` checkpoints.
         log_every: steps between log lines.
-        prior: folder of an expansion prior (``amodal prior fit``); null: a system that needs one fits it first. A run
-            that is resumed goes on with its checkpoint's.
-        prior_fit: how it is fitted then.
+        prior: folder of a prior (``amodal prior fit``); null: a system that needs one fits it first. A run that is
+            resumed goes on with its checkpoint's.
+        prior_fit: how it is fitted then, settings of the system's kind of prior; null for their defaults.
         freeze: parts that are not trained, by name, for instance backbone, rpn, box_head, branch.visible_head.
     """
 
@@ -290,7 +291,7 @@ class TrainConfig:
     save_every: int = 1000
     log_every: int = 20
     prior: str | None = None
-    prior_fit: PriorConfig = field(default_factory=PriorConfig)
+    prior_fit: FitConfig | None = None
     freeze: list[str] = field(default_factory=list)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -6,12 +6,11 @@ A file holds differences from the defaults. Everything a file can do wrong ends 
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 from argparse import ArgumentError
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,14 +18,15 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from amodal.config import ModelConfig, TrainConfig
-from amodal.config_methods import METHOD_CONFIGS
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, nearest
+from amodal.settings import EXPANSION_PRIOR
+from amodal.systems import SYSTEMS, find
 
 VERSION = 1
 """Version of the configuration format. Files of a higher version are refused."""
 
 MAX_BYTES = 1 << 20
-_T = TypeVar("_T", TrainConfig, ModelConfig)
+_T = TypeVar("_T")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -47,14 +47,6 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """The most similar of ``names``, as the tail of an error message: ``; nearest is 'x'``, or all of a short list."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"; nearest is {close[0]!r}"
-    return f"; known: {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -98,11 +90,49 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         ConfigError: an unknown key, a wrong type or a value out of range, named with its key.
     """
-    data = read_yaml(path)
-    check_version(data.pop("version", None), path)
+    data = read_layers(path)
     for key, value in (overrides or {}).items():
         _insert(data, key, value)
     return structure(TrainConfig, data, str(path))
+
+
+def read_layers(path: str | Path) -> dict[str, Any]:
+    """The settings of a file on top of those of the file that its ``base:`` names (relative to it), and so on.
+
+    Sections are merged key by key; lists and values replace the base's. A base leaves the system's own settings
+    (``model.method``) behind where the file names another system.
+
+    Raises:
+        ConfigError: a file cannot be read, is of a newer release, or is its own base.
+    """
+    layers: list[dict[str, Any]] = []
+    seen: list[Path] = []
+    place: Path | None = Path(path)
+    while place is not None:
+        if place.resolve() in seen:
+            raise ConfigError(f"{path}: base {place} leads back to itself")
+        seen.append(place.resolve())
+        data = read_yaml(place)
+        check_version(data.pop("version", None), place)
+        base = data.pop("base", None)
+        if base is not None and not isinstance(base, str):
+            raise ConfigError(f"{place}: base is {base!r}, must be the path of a file")
+        layers.append(data)
+        place = None if base is None else place.parent / base
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = merge(merged, layer)
+    return merged
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings ``above`` on top of those ``below``; another system does not inherit ``method``."""
+    other = "system" in above and below.get("system", above["system"]) != above["system"]
+    merged = {key: value for key, value in below.items() if not (other and key == "method")}
+    for key, value in above.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
 
 
 def check_version(version: object, path: str | Path) -> None:
@@ -117,20 +147,46 @@ def check_version(version: object, path: str | Path) -> None:
         )
 
 
-def structure(cls: type[_T], data: dict[str, Any], source: str) -> _T:
-    """A checked ``TrainConfig`` or ``ModelConfig`` from nested plain data; ``source`` names the file in errors."""
-    model = data.get("model") if cls is TrainConfig else data
-    method = model.get("method") if isinstance(model, dict) else None
-    system = model.get("system", ModelConfig.system) if isinstance(model, dict) else ModelConfig.system
-    prefix = "model." if cls is TrainConfig else ""
-    if not isinstance(system, str) or system not in METHOD_CONFIGS:
-        known = nearest(str(system), list(METHOD_CONFIGS))
-        raise ConfigError(f"{source}: {prefix}system is {system!r}, no known system{known}")
-    _check_keys(cls, data, source, "", METHOD_CONFIGS[system])
-    config: _T = _instantiate(cls, _without_method(data, cls), source, "")
-    owner = config.model if isinstance(config, TrainConfig) else config
-    owner.method = _instantiate(METHOD_CONFIGS[system], method or {}, source, f"{prefix}method.")
-    return config
+def structure(cls: type[_T], data: dict[str, Any], source: str, prefix: str = "") -> _T:
+    """A checked settings object of any class from nested plain data.
+
+    ``source`` names the file in errors, ``prefix`` the section of it ("fit.").
+
+    Whose class hangs on the system (``model.method`` and ``prior_fit``) is always filled, with defaults where nothing
+    is said.
+    """
+    if cls is TrainConfig:
+        return _structure_train(data, source)  # type: ignore[return-value]
+    if cls is ModelConfig:
+        return _structure_model(data, source, "")  # type: ignore[return-value]
+    _check_keys(cls, data, source, prefix, {})
+    built: _T = _instantiate(cls, data, source, prefix)
+    return built
+
+
+def _structure_train(data: dict[str, Any], source: str) -> TrainConfig:
+    model = data.get("model", {})
+    if not isinstance(model, dict):
+        raise ConfigError(f"{source}: model is {model!r}, must be a mapping of settings")
+    method = _structure_model(model, source, "model.")
+    kind = (method.method and method.method.prior_kind) or EXPANSION_PRIOR  # Unused settings are checked, too.
+    _check_keys(TrainConfig, data, source, "", {"prior_fit": kind.settings, "method": type(method.method)})
+    config: TrainConfig = _instantiate(TrainConfig, _without(data, "prior_fit", "model"), source, "")
+    fit = _instantiate(kind.settings, data.get("prior_fit") or {}, source, "prior_fit.")
+    return replace(config, model=method, prior_fit=fit)
+
+
+def _structure_model(data: dict[str, Any], source: str, prefix: str) -> ModelConfig:
+    name = data.get("system", ModelConfig.system)
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: {prefix}system is {name!r}, no known system{nearest(str(name), SYSTEMS)}")
+    try:
+        settings = find(name).settings
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {prefix}{error}") from None
+    _check_keys(ModelConfig, data, source, prefix, {"method": settings})
+    config: ModelConfig = _instantiate(ModelConfig, _without(data, "method"), source, prefix)
+    return replace(config, method=_instantiate(settings, data.get("method") or {}, source, f"{prefix}method."))
 
 
 def to_dict(config: TrainConfig | ModelConfig) -> dict[str, Any]:
@@ -156,8 +212,9 @@ class _PlainDumper(yaml.SafeDumper):
 
 def setting_keys() -> list[str]:
     """Every dotted key that ``amodal train`` takes as ``--key value``, the methods' own included."""
-    method = {f"model.method.{name}" for cls in METHOD_CONFIGS.values() for name in get_type_hints(cls)}
-    return [*_leaves(TrainConfig, ""), *sorted(method)]
+    method = {f"model.method.{name}" for system in SYSTEMS.values() for name in get_type_hints(system.settings)}
+    prior = [f"prior_fit.{name}" for name in get_type_hints(EXPANSION_PRIOR.settings)]
+    return [*_leaves(TrainConfig, ""), *prior, *sorted(method)]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -192,14 +249,14 @@ def settings_help(cls: type, prefix: str | None = None) -> str:
     text = re.sub(
         r"(?m)^  --\S+ CONFIG(\s+Path to a configuration file\.)?\n(\s+Path to a configuration file\.\n)?", "", text
     )
-    text = re.sub(r"(?m)^  --model\.method(\.help)? .*\n( {6,}.*\n)*", "", text)
+    text = re.sub(r"(?m)^  --(model\.method|prior_fit)(\.help)? .*\n( {6,}.*\n)*", "", text)
     return re.sub(r", --\S+\+ \[ITEM,\.\.\.\]", "", text)
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:
     keys: list[str] = []
     for name, hint in get_type_hints(cls).items():
-        if name == "method":
+        if name in ("method", "prior_fit"):
             continue
         section = isinstance(hint, type) and is_dataclass(hint)
         keys += _leaves(hint, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
@@ -218,25 +275,22 @@ def _insert(data: dict[str, Any], key: str, value: Any) -> None:
     data[leaf] = value
 
 
-def _without_method(data: dict[str, Any], cls: type) -> dict[str, Any]:
-    if cls is not TrainConfig:
-        return {key: value for key, value in data.items() if key != "method"}
-    model = data.get("model")
-    return data if not isinstance(model, dict) else {**data, "model": _without_method(model, ModelConfig)}
+def _without(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in names}
 
 
-def _check_keys(cls: type, data: dict[str, Any], source: str, prefix: str, method: type) -> None:
-    """Unknown keys, sections that are no mapping, nulls where a value must be."""
+def _check_keys(cls: type, data: dict[str, Any], source: str, prefix: str, own: Mapping[str, type]) -> None:
+    """Unknown keys, sections that are no mapping, nulls where a value must be; ``own`` are classes by key."""
     hints = get_type_hints(cls)
     for key, value in data.items():
         if key not in hints:
             known = nearest(str(key), list(hints))
             raise ConfigError(f"{source}: unknown key {prefix + str(key)!r}{known}")
-        hint = method if key == "method" else hints[key]
+        hint = own.get(key, hints[key])
         if is_dataclass(hint) and isinstance(hint, type):
             if isinstance(value, dict):
-                _check_keys(hint, value, source, f"{prefix}{key}.", method)
-            elif value is not None or key != "method":
+                _check_keys(hint, value, source, f"{prefix}{key}.", own)
+            elif value is not None or key not in own:
                 raise ConfigError(f"{source}: {prefix}{key} is {value!r}, must be a mapping of settings")
         elif _is_null(value) and not _optional(hint):
             raise ConfigError(f"{source}: {prefix}{key} is null, must be a value")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -50,3 +52,12 @@ def require(ok: bool, key: str, value: object, rule: str) -> None:
     """Refuse the setting ``key`` with a :class:`ConfigError` unless it is ``ok``; ``rule`` says what it must be."""
     if not ok:
         raise ConfigError(f"{key} is {value!r}, must be {rule}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: ``; nearest is 'x'``, or all names of a short list, or nothing."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; nearest is {close[0]!r}"
+    return f"; known: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""

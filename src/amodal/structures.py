@@ -8,11 +8,13 @@ classifier's logits are shifted by one, because column 0 is background there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from amodal.draws import Draws
 
 
 class LossTerm(NamedTuple):
@@ -116,6 +118,8 @@ class RoIs:
         decoded: float32 [R, 4]: the box head's box for the class, detached, clipped; equals ``boxes`` in test.
         gt_index: int64 [R], the matched object's row in ``targets[batch]``; None without ground truth.
         targets: ground truth of the batch; None without.
+        draws: where this training step's random choices come from; not read in test.
+        shared: float [R, ...], features that the box side hands on; None where it hands on none.
     """
 
     boxes: Tensor
@@ -126,6 +130,8 @@ class RoIs:
     decoded: Tensor
     gt_index: Tensor | None = None
     targets: list[Targets] | None = None
+    draws: Draws = field(default_factory=Draws)
+    shared: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.boxes.shape[0])
@@ -145,11 +151,11 @@ class BranchOutput:
             is ever read, so class-specific heads compute only this one.
         visible_logits: float [R, S, S], visible mask of that class in frame ``rois.boxes``; None: the system has none.
         score_factor: float [R], multiplied into the scores after NMS; None: scores stay.
-        aux: further tensors that the branch's own loss reads.
+        aux: whatever else the branch's own loss reads.
     """
 
     boxes: Tensor
     amodal_logits: Tensor
     visible_logits: Tensor | None = None
     score_factor: Tensor | None = None
-    aux: dict[str, Tensor] | None = None
+    aux: Any = None

@@ -103,11 +103,11 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_example_of_the_extending_page_is_a_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.methods import METHODS
+    from amodal.systems import SYSTEMS
 
     page = (ROOT / "docs/extending.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.S)[0]
-    monkeypatch.setitem(METHODS, "hidden_part", METHODS["mask_rcnn"])  # restored afterwards
+    monkeypatch.setitem(SYSTEMS, "hidden_part", SYSTEMS["mask_rcnn"])  # restored afterwards
     names: dict[str, object] = {}
     exec(compile(code, "extending.md", "exec"), names)
     assert type(names["model"].branch).__name__ == "HiddenPart"  # type: ignore[attr-defined]

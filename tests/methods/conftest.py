@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
-from amodal.config_methods import PGExpConfig
-from amodal.methods.pgexp import PGExp
+from amodal.methods.pgexp.branch import PGExp
 from amodal.priors.types import Retrieved
+from amodal.settings import PGExpConfig
 from amodal.structures import RoIs, Targets
 
 

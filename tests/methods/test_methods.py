@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
-from amodal.config_methods import METHOD_CONFIGS, MethodConfig, PGExpConfig
-from amodal.methods import METHODS, MethodEntry
-from amodal.methods.base import Branch
-from amodal.models.build import build
+from amodal.model import build
+from amodal.models.branch import BoxSide, Branch
 from amodal.models.losses import amodal_mask_term
 from amodal.models.pooler import Pooler
+from amodal.settings import MethodConfig, PGExpConfig
 from amodal.structures import BranchOutput, LossTerm, RoIs
+from amodal.systems import SYSTEMS, System, resolve
 
 Make = Callable[..., Any]
 
@@ -28,21 +28,27 @@ def plain(config: ModelConfig) -> ModelConfig:
     return replace(config, method=unexpanded) if config.system == "pgexp" else config
 
 
+def make(config: ModelConfig) -> Any:
+    """The branch of the system, for two classes."""
+    return resolve(SYSTEMS[config.system].branch)(config, 2, None)
+
+
 def pyramid(images: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     return {name: torch.randn(images, 32, 24 >> i, 24 >> i) for i, name in enumerate("0123")}
 
 
 def test_every_system_is_listed_with_its_settings() -> None:
-    assert set(METHODS) == set(METHOD_CONFIGS)
-    for name, entry in METHODS.items():
-        assert entry.config is METHOD_CONFIGS[name]
+    for entry in SYSTEMS.values():
+        assert issubclass(entry.settings, MethodConfig)
+        assert issubclass(resolve(entry.branch), Branch)
+        assert issubclass(resolve(entry.box_head), BoxSide)
         assert all((entry.title, entry.paper, entry.venue))
 
 
-@pytest.mark.parametrize("system", sorted(METHODS))
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
 def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Make, place: Make) -> None:
-    branch = METHODS[system].build(plain(tiny_config(system)), 2, None)
+    branch = make(plain(tiny_config(system)))
     rois = place(example(0).targets, example(1).targets)
     output = branch(pyramid(2), rois)
     assert output.amodal_logits.shape == (6, 28, 28)
@@ -53,15 +59,16 @@ def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Mak
     none = place(example(0, objects=0).targets)
     empty = branch(pyramid(1), none)
     assert empty.amodal_logits.shape == (0, 28, 28)
-    for term in branch.loss(empty, none, pyramid(1)).values():
-        assert term.mean() == 0
-        term.mean().backward()
+    terms = branch.loss(empty, none, pyramid(1))
+    assert all(term.mean() == 0 for term in terms.values())
+    torch.stack([term.mean() for term in terms.values()]).sum().backward()  # They may share a graph.
+    assert all(value.grad is not None for value in branch.parameters())
     assert branch.rescore(pyramid(2), rois) is None
     assert branch.extra_loss(pyramid(2), rois, torch.ones(6, dtype=torch.bool)) == {}
 
 
 def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make, place: Make) -> None:
-    branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
+    branch = make(plain(tiny_config("pgexp")))
     one = example(4, objects=2)
     assert one.targets.occlude_rate[0] > 0.2  # the two masks of the first object differ
     rois = place(one.targets)
@@ -81,7 +88,7 @@ def test_each_head_is_trained_on_its_own_mask(tiny_config: Make, example: Make, 
 
 
 def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make, place: Make) -> None:
-    branch = METHODS["pgexp"].build(plain(tiny_config("pgexp")), 2, None)
+    branch = make(plain(tiny_config("pgexp")))
     rois = place(example(0).targets)
     output = branch(pyramid(1), rois)
     branch.loss(output, rois, pyramid(1))["loss_mask_visible"].mean().backward()
@@ -93,9 +100,8 @@ def test_heads_of_pgexp_share_nothing(tiny_config: Make, example: Make, place: M
 
 def test_soft_targets_change_the_loss(tiny_config: Make, example: Make, place: Make) -> None:
     config = tiny_config()
-    branch = METHODS["mask_rcnn"].build(config, 2, None)
-    config.mask_head.soft_targets = True
-    soft = METHODS["mask_rcnn"].build(config, 2, None)
+    branch = make(config)
+    soft = make(replace(config, mask_head=replace(config.mask_head, soft_targets=True)))
     soft.load_state_dict(branch.state_dict())
     for layer in (branch, soft):
         nn.init.constant_(layer.amodal_head.predictor.bias, 1.0)
@@ -105,7 +111,7 @@ def test_soft_targets_change_the_loss(tiny_config: Make, example: Make, place: M
     assert values[0] == pytest.approx(values[1], rel=0.1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class BoxShapeConfig(MethodConfig):
     """Settings of a system from outside the package."""
 
@@ -132,8 +138,8 @@ class BoxShape(Branch):
 def test_a_system_from_outside_is_one_dict_entry(
     tiny_config: Make, example: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = MethodEntry("Box", "nobody", "nowhere", BoxShapeConfig, lambda config, classes, prior: BoxShape(config))
-    monkeypatch.setitem(METHODS, "box_shape", entry)
+    entry = System("Box", "nobody", "nowhere", lambda config, classes, prior: BoxShape(config), BoxShapeConfig)
+    monkeypatch.setitem(SYSTEMS, "box_shape", entry)
     model = build("box_shape", 2, config=tiny_config("mask_rcnn", score_threshold=0.0))
     assert model.config.method == BoxShapeConfig()
     one = example(0)

@@ -16,17 +16,17 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork as TorchvisionRPN
 from torchvision.ops import FrozenBatchNorm2d, batched_nms, roi_align
 
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, RPNConfig, TransformConfig
+from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.draws import Draws, Purpose, choose_balanced
 from amodal.errors import ConfigError
 from amodal.models.backbone import build_backbone
 from amodal.models.box_head import BoxHead
-from amodal.models.heads import ClassPredictor, MaskHead
 from amodal.models.losses import mask_targets, mask_term, matched
+from amodal.models.mask_head import ClassPredictor, MaskHead
 from amodal.models.matching import match
 from amodal.models.pooler import Pooler, pyramid_level
-from amodal.models.rois import sample_rois
 from amodal.models.rpn import AnchorGrid, RegionProposalNetwork
-from amodal.models.sampling import Draws, Purpose, choose_balanced
+from amodal.models.sampling import sample_rois
 from amodal.models.transform import Transform
 from amodal.structures import RoIs
 
@@ -205,7 +205,7 @@ def test_box_losses_by_hand(example: Make) -> None:
     targets = [example(0, objects=1).targets]
     targets[0].boxes = torch.tensor([[10.0, 10.0, 30.0, 50.0]])
     config = BoxHeadConfig(channels=8, batch_per_image=4, fg_iou=0.5)
-    head = BoxHead(8, 2, config)
+    head = BoxHead(ModelConfig(backbone=BackboneConfig(channels=8), box_head=config), 2)
     proposal = torch.tensor([[10.0, 10.0, 30.0, 40.0], [60.0, 60.0, 70.0, 70.0]])
     rois, is_object = sample_rois([proposal], targets, [(96, 96)], config, Draws())
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_box_losses_by_hand(example: Make) -> None:
 
 def test_detection_by_hand() -> None:
     config = BoxHeadConfig(channels=8, score_threshold=0.2, nms=0.5, detections=3)
-    head = BoxHead(8, 2, config)
+    head = BoxHead(ModelConfig(backbone=BackboneConfig(channels=8), box_head=config), 2)
     boxes = torch.tensor([[0, 0, 20, 20], [0, 0, 20, 19], [50, 50, 80, 80], [90, 90, 200, 200], [5, 5, 5, 9]]).float()
     chances = torch.tensor([[0.1, 0.5, 0.4], [0.1, 0.6, 0.3], [0.81, 0.19, 0.0], [0.5, 0.1, 0.4], [0.1, 0.9, 0.0]])
     head.forward = lambda *_: (chances.clamp(min=1e-9).log(), torch.zeros(5, 2, 4))  # type: ignore[method-assign]
@@ -375,7 +375,10 @@ def test_folded_norms_change_neither_values_nor_gradients() -> None:
 
 def test_nms_over_a_prefix_keeps_what_nms_over_all_keeps() -> None:
     generator = torch.Generator().manual_seed(0)
-    head = BoxHead(8, 4, BoxHeadConfig(channels=8, detections=5, nms=0.3))
+    head = BoxHead(
+        ModelConfig(backbone=BackboneConfig(channels=8), box_head=BoxHeadConfig(channels=8, detections=5, nms=0.3)),
+        4,
+    )
     corner, extent = torch.rand(400, 2, generator=generator) * 30, torch.rand(400, 2, generator=generator) * 40 + 20
     boxes = torch.cat([corner, corner + extent], dim=1)
     labels = torch.randint(0, 4, (400,), generator=generator)
@@ -389,8 +392,8 @@ def test_nms_over_a_prefix_keeps_what_nms_over_all_keeps() -> None:
     )
     expected = batched_nms(boxes, rois.scores, labels, 0.3)
     assert head._suppress(rois).tolist() == expected[:5].tolist()
-    head.config.detections = len(expected) + 10  # more than there are: the prefix grows to the end
-    head.config.nms = 0.3
+    head.detections = len(expected) + 10  # more than there are: the prefix grows to the end
+    head.nms = 0.3
     assert head._suppress(rois).tolist() == expected.tolist()
-    head.config.detections = len(expected)
+    head.detections = len(expected)
     assert head._suppress(rois).tolist() == expected.tolist()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from amodal.errors import DataError
-from amodal.models.build import build
+from amodal.model import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.prediction import Prediction
 from amodal.structures import LossTerm

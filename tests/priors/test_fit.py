@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from amodal.config_methods import PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.priors import fit
 from amodal.priors.encoder import MaskEncoder
 from amodal.priors.instances import collect
+from amodal.settings import PriorConfig
 
 QUICK = PriorConfig(slots=4, encoder_steps=2, flow_steps=2)
 

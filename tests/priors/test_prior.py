@@ -16,6 +16,7 @@ from amodal.config_io import dump_yaml, read_yaml
 from amodal.errors import AmodalError, ConfigError, WeightsError
 from amodal.priors.flow import nearest_flow
 from amodal.priors.prior import Prior
+from amodal.priors.prior_io import load_prior, save_prior
 from amodal.priors.quality import variant
 
 LEFT = torch.zeros(1, 28, 28)
@@ -120,8 +121,8 @@ def test_it_is_no_part_of_a_model_but_moves_with_it(tiny_prior: Prior) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_answers_as_the_cpu_does(tiny_prior: Prior, tmp_path: Path) -> None:
-    tiny_prior.save(tmp_path)
-    moved = Prior.load(tmp_path, "cuda")
+    save_prior(tiny_prior, tmp_path)
+    moved = load_prior(tmp_path, "cuda")
     labels = torch.tensor([0, 1])
     there = moved.search(LEFT.expand(2, -1, -1).cuda(), BOX.expand(2, -1).cuda(), labels.cuda(), 5)
     here = tiny_prior.search(LEFT.expand(2, -1, -1), BOX.expand(2, -1), labels, 5)
@@ -132,8 +133,8 @@ def test_a_gpu_answers_as_the_cpu_does(tiny_prior: Prior, tmp_path: Path) -> Non
 
 
 def test_saved_and_loaded_it_answers_bit_for_bit(tiny_prior: Prior, tmp_path: Path) -> None:
-    tiny_prior.save(tmp_path / "prior")
-    again = Prior.load(tmp_path / "prior")
+    save_prior(tiny_prior, tmp_path / "prior")
+    again = load_prior(tmp_path / "prior")
     assert {path.name for path in (tmp_path / "prior").iterdir()} == {
         "prior.yaml", "encoder.safetensors", "flow.safetensors", "bank.safetensors",
     }  # fmt: skip
@@ -149,9 +150,9 @@ def test_saved_and_loaded_it_answers_bit_for_bit(tiny_prior: Prior, tmp_path: Pa
     nearest = copy.copy(tiny_prior)
     object.__setattr__(nearest, "flow", None)
     nearest.config = replace(tiny_prior.config, flow="nearest")
-    nearest.save(tmp_path / "prior")  # the solver's file of before is no part of it
+    save_prior(nearest, tmp_path / "prior")  # the solver's file of before is no part of it
     assert not (tmp_path / "prior" / "flow.safetensors").exists()
-    assert Prior.load(tmp_path / "prior").flow is None
+    assert load_prior(tmp_path / "prior").flow is None
 
 
 def _set(**changes: object) -> Callable[[Path], None]:
@@ -184,7 +185,7 @@ def _unlink(name: str) -> Callable[[Path], None]:
         (_set(rerank_weight="1"), ConfigError, "rerank_weight is '1', must be a float"),
         (_set(flow_widths=[1, 2]), ConfigError, r"flow_widths is \[1, 2\], must be three numbers"),
         (_set(fit={"slots": 0}), ConfigError, "prior.yaml: .*slots is 0, must be >= 1"),
-        (_set(fit={"slot": 4}), ConfigError, "unknown key 'prior_fit.slot'; nearest is 'slots'"),
+        (_set(fit={"slot": 4}), ConfigError, "unknown key 'fit.slot'; nearest is 'slots'"),
         (_set(fit={"slots": 11}), WeightsError, "the bank has 10 slots a class, prior.yaml says 11"),
         (_set(class_names=["a"], category_ids=[1]), WeightsError, "the bank has 2 classes, prior.yaml names 1"),
         (_set(fit={"slots": 10, "encoder": 128}), WeightsError, "encoder.safetensors: tensor .* is missing"),
@@ -200,16 +201,16 @@ def test_a_damaged_folder_is_refused(
     tiny_prior: Prior, tmp_path: Path, damage: Callable[[Path], None], kind: type[AmodalError], message: str
 ) -> None:
     folder = tmp_path / "prior"
-    tiny_prior.save(folder)
+    save_prior(tiny_prior, folder)
     damage(folder)
     with pytest.raises(kind, match=message) as caught:
-        Prior.load(folder)
+        load_prior(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such folder of an expansion prior"):
-        Prior.load(tmp_path / "nothing")
+        load_prior(tmp_path / "nothing")
 
 
 def test_classes_must_be_the_models(tiny_prior: Prior) -> None:

@@ -15,9 +15,9 @@ from amodal.data.store import AnnotationSet
 from amodal.evaluation import prepare
 from amodal.evaluation.levels import Curve, Level
 from amodal.evaluation.miou import Match
-from amodal.evaluation.report import choose_cases, write_report
-from amodal.evaluation.report_charts import bars, curves
-from amodal.evaluation.report_pictures import matching_colors, shrink, window_around
+from amodal.report import choose_cases, write_report
+from amodal.report.charts import bars, curves
+from amodal.report.pictures import matching_colors, shrink, window_around
 
 SIDE = 48
 EVIL = '<script>alert("1")</script>&'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from amodal.config import OptimConfig, TrainConfig
-from amodal.config_methods import PGExpConfig, PriorConfig
 from amodal.datasets import collate
 from amodal.errors import AmodalError
-from amodal.models.build import build
+from amodal.model import build
 from amodal.priors.fit import fit_prior
+from amodal.settings import PGExpConfig, PriorConfig
 from amodal.structures import LossTerm, Targets
 from amodal.train.data import load_data
 from amodal.train.engine import Batch, make_optimizer, train_step
@@ -51,9 +52,9 @@ def gradient(accelerator: Accelerator, model: nn.Module, batches: list[Batch]) -
 def test_micro_batches_give_the_gradient_of_the_whole_batch(
     config: TrainConfig, accelerator: Accelerator, method: PGExpConfig
 ) -> None:
-    config.model.system, config.model.method = "pgexp", method
+    config = replace(config, model=replace(config.model, system="pgexp", method=method))
     prior = None
-    if method.uses_prior:
+    if method.prior_kind is not None:
         annotations = load_data(config)[0].data.annotations
         prior = fit_prior(annotations, PriorConfig(slots=5, encoder_steps=20, flow_steps=2))[0]
     model = build("pgexp", 4, config=config.model, prior=prior)

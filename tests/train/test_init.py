@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from amodal.checkpoint import save_model
 from amodal.config import ModelConfig
-from amodal.config_methods import PGExpConfig
-from amodal.models.build import build
+from amodal.errors import WeightsError
+from amodal.model import build
 from amodal.models.rcnn import AmodalRCNN
-from amodal.train.checkpoints import save_model
-from amodal.train.init import _other_meaning, start_from
+from amodal.priors.prior import Prior
+from amodal.settings import PGExpConfig
+from amodal.train.init import start_from
 
 Tiny = Callable[..., ModelConfig]
 PLAIN = PGExpConfig(box_expansion="plain", mask_expansion="plain", box_channels=8)
@@ -110,10 +112,48 @@ def test_a_box_expansion_of_another_meaning_starts_afresh(
         assert torch.equal(value, source[name]), name
 
 
-def test_with_a_prior_there_is_one_box_more_to_mix() -> None:
-    plain, prior = (PGExpConfig(box_expansion=kind, reference="mixed") for kind in ("plain", "prior"))
-    assert _other_meaning(prior, plain) == "box_expansion is 'plain', here 'prior'"
-    assert _other_meaning(PGExpConfig(), PGExpConfig(box_expansion="plain")) == ""
+def test_with_a_prior_there_is_one_box_more_to_mix(tiny_config: Tiny, tmp_path: Path, tiny_prior: Prior) -> None:
+    names = tiny_prior.class_names
+    for reference, told in (("mixed", "(box_expansion is 'plain', here 'prior')"), ("visible", "")):
+        plain = replace(PLAIN, reference=reference)  # type: ignore[arg-type]
+        save_model(make(tiny_config, names, 0, plain), tmp_path / reference)
+        config = replace(tiny_config("pgexp"), method=replace(plain, box_expansion="prior"))
+        new = build("pgexp", len(names), config=config, prior=tiny_prior)
+        line = start_from(new, tmp_path / reference)
+        assert (f"branch.box_head starts afresh, its numbers mean something else there {told}" in line) == bool(told)
+
+
+def test_a_checkpoint_of_another_system_gives_what_fits(tiny_config: Tiny, tmp_path: Path) -> None:
+    save_model(build("mask_rcnn", 2, config=tiny_config("mask_rcnn"), class_names=["cat", "dog"], seed=5), tmp_path)
+    new = make(tiny_config, ["cat", "dog"], 1)
+    before = values(new)
+    line = start_from(new, tmp_path)
+    assert "it is a mask_rcnn, this run trains a pgexp" in line
+    assert "start afresh, not in it: branch.visible_head" in line
+    there = values(build("mask_rcnn", 2, config=tiny_config("mask_rcnn"), seed=5))
+    for name, value in values(new).items():
+        assert torch.equal(value, there.get(name, before[name])), name
+    assert any(name.startswith("branch.amodal_head") for name in there)
+    save_model(new, tmp_path / "back")
+    other = build("mask_rcnn", 2, config=tiny_config("mask_rcnn"), class_names=["cat", "dog"], seed=6)
+    line = start_from(other, tmp_path / "back")
+    assert "it is a pgexp, this run trains a mask_rcnn" in line
+    assert "of it are left out, not in this run's model: branch." in line
+    assert all(torch.equal(value, values(new)[name]) for name, value in values(other).items())
+
+
+def test_heads_of_another_shape_start_afresh_and_a_detector_of_another_is_refused(
+    tiny_config: Tiny, tmp_path: Path
+) -> None:
+    config = tiny_config("mask_rcnn")
+    wide = replace(config, mask_head=replace(config.mask_head, channels=2 * config.mask_head.channels))
+    save_model(build("mask_rcnn", 2, config=wide), tmp_path / "wide")
+    line = start_from(build("mask_rcnn", 2, config=config), tmp_path / "wide")
+    assert "start afresh, of other shapes there: branch.amodal_head" in line
+    wide = replace(config, box_head=replace(config.box_head, channels=2 * config.box_head.channels))
+    save_model(build("mask_rcnn", 2, config=wide), tmp_path / "box")
+    with pytest.raises(WeightsError, match=r"tensor 'box_head\.fc6\.\w+' has shape"):
+        start_from(build("mask_rcnn", 2, config=config), tmp_path / "box")
 
 
 def test_settings_without_a_box_expansion_there_are_no_matter(tiny_config: Tiny, tmp_path: Path) -> None:

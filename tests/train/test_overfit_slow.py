@@ -16,8 +16,8 @@ from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.evaluation import evaluate
 from amodal.frames import crop_masks
+from amodal.model import load_model
 from amodal.prediction import Prediction
-from amodal.train.checkpoints import load_model
 from amodal.train.run import train_run
 
 pytestmark = pytest.mark.slow

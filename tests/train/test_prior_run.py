@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from safetensors.torch import load_file
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.errors import ConfigError, WeightsError
+from amodal.model import load_model
 from amodal.priors.prior import Prior
+from amodal.priors.prior_io import save_prior
 from amodal.train import run as run_module
-from amodal.train.checkpoints import load_model
 from amodal.train.run import train_run
 
 PGEXP = {
@@ -109,7 +111,7 @@ def test_a_whole_prior_of_the_same_settings_and_data_is_not_fitted_again(
         fitted.append("again")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amodal.priors.fit.fit_prior", fit)
+    monkeypatch.setattr("amodal.priors.maker.fit_prior", fit)
     train_run(settled(steps=1))
     assert not fitted
     for other in ({"prior_fit__slots": 6}, {"prior_fit__seed": 1}):
@@ -128,7 +130,7 @@ def test_a_given_prior_is_taken_and_must_fit(
     train_run(settled(prior=str(made / "prior"), steps=1))
     assert not (tmp_path / "run" / "prior").exists()
     assert contents(tmp_path / "run" / "last" / "prior") == contents(made / "prior")
-    tiny_prior.save(tmp_path / "other")
+    save_prior(tiny_prior, tmp_path / "other")
     with pytest.raises(ConfigError, match="the prior has 2 classes, the model 4"):
         train_run(settled(prior=str(tmp_path / "other"), out=str(tmp_path / "b")))
     with pytest.raises(WeightsError, match="no such folder of an expansion prior"):
@@ -152,7 +154,7 @@ def test_settings_that_no_fit_could_serve_are_refused_before_it(
     def fit(*given: Any, **rest: Any) -> Any:
         raise AssertionError("fitted")
 
-    monkeypatch.setattr("amodal.priors.fit.fit_prior", fit)
+    monkeypatch.setattr("amodal.priors.maker.fit_prior", fit)
     for changes, message in (
         ({"model__method__k": 9}, "model.method.k is 9, the prior has 5 slots a class"),
         ({"model__method__rerank": "occluder"}, "candidates is 32, the prior has 5 slots a class"),
@@ -173,14 +175,14 @@ def test_the_defaults_of_a_method_are_known_to_the_fit(
         asked.append(held_out)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amodal.priors.fit.fit_prior", fit)
+    monkeypatch.setattr("amodal.priors.maker.fit_prior", fit)
     config = settled(prior_fit__slots=8)
-    config.model.method = None
+    config = replace(config, model=replace(config.model, method=None))
     with pytest.raises(KeyboardInterrupt):
         train_run(config)
     assert asked == [0.0]
-    config.model.system = "pgexpp"
-    with pytest.raises(ConfigError, match="unknown system 'pgexpp', the nearest one is 'pgexp'"):
+    config = replace(config, model=replace(config.model, system="pgexpp"))
+    with pytest.raises(ConfigError, match="system is 'pgexpp', no known system; nearest is 'pgexp'"):
         train_run(config)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from amodal.train.checkpoints import load_model
+from amodal.model import load_model
 
 pytestmark = pytest.mark.slow
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.errors import AmodalError, ConfigError, WeightsError
-from amodal.train.checkpoints import load_model
+from amodal.model import load_model
 from amodal.train.run import train_run
 from amodal.train.state import read_state
 
@@ -155,7 +156,7 @@ def test_settings_that_do_not_fit(
 
 def test_exploding_run_stops_and_leaves_the_checkpoint(settings: Path, tmp_path: Path) -> None:
     config = load_config(settings, {"out": str(tmp_path / "run"), "steps": 9, "save_every": 1, "optim.lr": 1e18})
-    config.optim.warmup_factor, config.optim.clip_norm = 1.0, None
+    config = replace(config, optim=replace(config.optim, warmup_factor=1.0, clip_norm=None))
     with pytest.raises(AmodalError, match=r"is not finite; images \d+(, \d+)*; last checkpoint is untouched"):
         train_run(config)
     state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())
@@ -179,10 +180,17 @@ def test_init_from_other_classes(finished: Path, settings: Path, scenes: Path, t
     assert all(torch.equal(old[name][: len(value)], value) for name, value in new.items())
 
 
-def test_init_from_another_system_is_refused(finished: Path, settings: Path, tmp_path: Path) -> None:
-    config = load_config(settings, {"out": str(tmp_path / "new"), "model.system": "pgexp"})
-    with pytest.raises(ConfigError, match="is a mask_rcnn, this run trains a pgexp"):
-        train_run(config, init=str(finished / "best"))
+def test_init_from_another_system_takes_what_fits(
+    finished: Path, settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {"model.method.box_expansion": "none", "model.method.mask_expansion": "plain", "steps": 1}
+    changes = {"out": str(tmp_path / "new"), "model.system": "pgexp", "optim.lr": 1e-30, **plain}
+    train_run(load_config(settings, changes), init=str(finished / "best"))
+    told = capsys.readouterr().out
+    assert "it is a mask_rcnn, this run trains a pgexp" in told
+    assert "start afresh, not in it: branch.visible_head" in told
+    old, new = (load_file(folder / "model.safetensors") for folder in (finished / "best", tmp_path / "new" / "last"))
+    assert all(torch.equal(value, new[name]) for name, value in old.items())
 
 
 def test_validation_may_lack_classes_of_the_training_data(settings: Path, scenes: Path, tmp_path: Path) -> None:

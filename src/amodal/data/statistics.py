@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.data.coverage import coverage
-from amodal.data.store import AnnotationSet
+from amodal.data.store import OCCLUDED, AnnotationSet
 
 # Upper ends of the histogram's bins. 0.15, 0.25 and 0.40 are where the AP-occ levels begin.
 RATE_EDGES = (0.0, 0.05, 0.15, 0.25, 0.40, 0.60, 0.80, 1.0)
@@ -130,7 +130,7 @@ def _class(data: AnnotationSet, label: int) -> ClassStatistics:
     own = ~data.crowd & (data.labels == label)
     rates = data.occlude_rate[own & data.amodal_known]
     mean = float(rates.mean()) if len(rates) else None
-    occluded = int((rates > 0.15).sum())
+    occluded = int((rates > OCCLUDED).sum())
     return ClassStatistics(data.class_names[label], data.category_ids[label], int(own.sum()), occluded, mean)
 
 

@@ -19,6 +19,10 @@ from amodal.data.problems import Count, Problem
 Floats = npt.NDArray[np.float64]
 
 
+OCCLUDED = 0.15
+"""Hidden share above which an object counts as occluded: in metrics, priors, statistics and pictures."""
+
+
 @dataclass
 class MaskBuffer:
     """Compressed runs of A masks behind each other.

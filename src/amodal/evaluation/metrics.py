@@ -10,7 +10,7 @@ import numpy as np
 from amodal.data.coverage import coverage
 from amodal.evaluation import coco, miou
 from amodal.evaluation.coco import Bools, Curves, Floats, Range
-from amodal.evaluation.occlusion import BY_BOTH, BY_TRUTH, OCCLUDED, object_rates
+from amodal.evaluation.occlusion import BY_BOTH, BY_TRUTH, LARGEST_RATE, object_rates
 
 if TYPE_CHECKING:
     from amodal.data.results import ResultSet
@@ -150,7 +150,7 @@ class Evaluation:
                 **_plain(mask, label),
                 **self._occluded(mask, label),
                 "mIoU": miou.mean_iou(matches),
-                "mIoU-occ": miou.mean_hidden_iou(matches, OCCLUDED),
+                "mIoU-occ": miou.mean_hidden_iou(matches, LARGEST_RATE),
             },
             "box": {**_plain(box, label), **self._occluded(box, label), "AP-of-mask": of_mask.ap(label=label)},
             "visible": dict.fromkeys(("AP", "AP50", "AP75", "AR100")) if visible is None else _plain(visible, label),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from amodal.data.store import OCCLUDED, AnnotationSet
 from amodal.evaluation.coco import Floats, Range
 
-if TYPE_CHECKING:
-    from amodal.data.store import AnnotationSet
-
-OCCLUDED = 0.85
+LARGEST_RATE = 1 - OCCLUDED
 """Largest visible rate of an object that counts as occluded."""
 
-BY_TRUTH = {"AP-occ-gt": Range(0.85), "AP-occ-gt75": Range(0.75), "AP-occ-gt60": Range(0.60)}
+BY_TRUTH = {"AP-occ-gt": Range(LARGEST_RATE), "AP-occ-gt75": Range(0.75), "AP-occ-gt60": Range(0.60)}
 """Only the truth decides which objects count; unmatched detections are false positives."""
 
-BY_BOTH = {"AP-occ": Range(0.85, 0.85), "AP-occ75": Range(0.75, 0.75), "AP-occ60": Range(0.60, 0.60)}
+BY_BOTH = {"AP-occ": Range(LARGEST_RATE, LARGEST_RATE), "AP-occ75": Range(0.75, 0.75), "AP-occ60": Range(0.60, 0.60)}
 """As earlier work has it: an unmatched detection that calls itself visible enough is ignored."""
 
 BINS = ((0.0, 0.05), (0.05, 0.15), (0.15, 0.30), (0.30, 0.50), (0.50, 0.85))

@@ -1,4 +1,4 @@
-"""Metrics as a text table."""
+"""Which metrics are shown, wherever metrics are shown, and how they look as a text table."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PARTS = (("mask", "amodal mask"), ("box", "amodal box"), ("visible", "visible mask"))
-_MAIN = ("AP", "AP50", "AP75", "AR100", "AP-occ-gt", "AP-occ", "mIoU", "mIoU-occ")
-_REST = ("AP-occ-gt75", "AP-occ-gt60", "AP-occ75", "AP-occ60", "AP-of-mask")
-_BY_CLASS = (
+"""Part of the metrics and its title."""
+
+COLUMNS = ("AP", "AP50", "AP75", "AR100", "AP-occ-gt", "AP-occ", "mIoU", "mIoU-occ")
+"""Metrics that stand first, of every part that has them."""
+
+MORE = ("AP-occ-gt75", "AP-occ-gt60", "AP-occ75", "AP-occ60", "AP-of-mask")
+"""Metrics that stand behind them."""
+
+BY_CLASS = (
     ("mask", "AP"),
     ("mask", "AP50"),
     ("mask", "AP-occ-gt"),
-    ("mask", "mIoU"),
+    ("mask", "mIoU-occ"),
     ("box", "AP"),
     ("visible", "AP"),
 )
+"""Part and metric of what is told of each class."""
 
 
 def table(metrics: Mapping[str, Any]) -> str:
     """The dictionary of :func:`amodal.evaluate` as aligned text, in percent, "-" where a number is undefined."""
-    blocks = [_grid(metrics, _MAIN), _grid(metrics, _REST)]
+    blocks = [_grid(metrics, COLUMNS), _grid(metrics, MORE)]
     if "per_class" in metrics:
-        head = ["class", *(key if part == "mask" else f"{part} {key}" for part, key in _BY_CLASS)]
+        head = ["class", *(key if part == "mask" else f"{part} {key}" for part, key in BY_CLASS)]
         rows = [
-            [name, *(_number(values[part][key]) for part, key in _BY_CLASS)]
+            [name, *(_number(values[part][key]) for part, key in BY_CLASS)]
             for name, values in metrics["per_class"].items()
         ]
         blocks.append(_align([head, *rows]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from amodal.config import ModelConfig
-from amodal.methods.base import Branch
-from amodal.models.heads import MaskHead
+from amodal.models.branch import Branch, Prior
 from amodal.models.losses import amodal_mask_term
+from amodal.models.mask_head import MaskHead
 from amodal.models.pooler import Pooler
 from amodal.structures import BranchOutput, LossTerm, RoIs
 
@@ -17,7 +17,7 @@ class MaskRCNN(Branch):
 
     has_visible = False
 
-    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
         super().__init__()
         self.soft_targets = config.mask_head.soft_targets
         self.pooler = Pooler(config.mask_head.pool_size)

@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from amodal.config import BackboneConfig
 from amodal.errors import ConfigError
-from amodal.models.layers import FoldedNorm, fold_norms
+from amodal.models.norms import FoldedNorm, fold_norms
 
 LEVELS = ("0", "1", "2", "3")
 """Names of the pyramid levels with strides 4, 8, 16, 32; the RPN's extra level is called ``"pool"`` (stride 64)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,30 +11,36 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms
 
-from amodal.config import BoxHeadConfig
+from amodal.config import ModelConfig
+from amodal.models.branch import BoxSide, Rescore
 from amodal.models.losses import matched
 from amodal.models.pooler import Pooler
-from amodal.models.rois import select
+from amodal.models.sampling import select
 from amodal.structures import LossTerm, RoIs
 
 SMALLEST = 1e-2  # pixels; detections with a shorter side are dropped
 
-Rescore = Callable[[RoIs], "Tensor | None"]
+CHUNK = 512
+"""Candidates that a branch re-scores at a time."""
 
 
-class BoxHead(nn.Module):
+class BoxHead(BoxSide):
     """Two fully connected layers on pooled maps, then one linear layer for classes and one for boxes.
 
     Attributes:
         num_classes: K, background not counted.
+        score_threshold: scores of detections are above it.
+        nms: IoU of the NMS in each class.
+        detections: most detections an image.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, config: BoxHeadConfig) -> None:
+    def __init__(self, model: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.config = config
+        config = model.box_head
         self.num_classes = num_classes
+        self.score_threshold, self.nms, self.detections = config.score_threshold, config.nms, config.detections
         self.pooler = Pooler(config.pool_size)
-        self.fc6 = nn.Linear(in_channels * config.pool_size**2, config.channels)
+        self.fc6 = nn.Linear(model.backbone.channels * config.pool_size**2, config.channels)
         self.fc7 = nn.Linear(config.channels, config.channels)
         self.cls_score = nn.Linear(config.channels, num_classes + 1)
         self.bbox_pred = nn.Linear(config.channels, num_classes * 4)
@@ -88,6 +94,7 @@ class BoxHead(nn.Module):
         proposals: list[Tensor],
         sizes: list[tuple[int, int]],
         rescore: Rescore,
+        threshold: float | None = None,
     ) -> RoIs:
         """Detections: decode, threshold, ``rescore``, threshold again, NMS in each class on B^o, best of each image.
 
@@ -95,16 +102,19 @@ class BoxHead(nn.Module):
             features: pyramid levels.
             proposals: float32 [P, 4] an image.
             sizes: (height, width) of each image without padding.
-            rescore: the branch's hook; gets the candidates and returns new scores, or None to keep them.
+            rescore: the branch's hook; gets the candidates, a chunk at a time, and returns new scores, or None to keep
+                them.
+            threshold: scores are above it; None: ``score_threshold``.
 
         Returns:
             Regions image by image, best first.
         """
+        threshold = self.score_threshold if threshold is None else threshold
         boxes = torch.cat(proposals)
         batch = torch.cat([torch.full((len(p),), i, device=p.device) for i, p in enumerate(proposals)])
         logits, deltas = self(features, boxes, batch)
         scores = logits.softmax(dim=1)[:, 1:]
-        row, label = torch.nonzero(scores > self.config.score_threshold, as_tuple=True)
+        row, label = torch.nonzero(scores > threshold, as_tuple=True)
         candidates = RoIs(
             boxes=boxes[row], batch=batch[row], labels=label, scores=scores[row, label], image_sizes=sizes,
             decoded=boxes[row],
@@ -112,10 +122,10 @@ class BoxHead(nn.Module):
         decoded = self._decode(deltas[row, label], candidates.boxes, candidates)
         candidates = replace(candidates, boxes=decoded, decoded=decoded)
         candidates = select(candidates, ((decoded[:, 2:] - decoded[:, :2]) >= SMALLEST).all(dim=1))
-        better = rescore(candidates)
+        better = rescored(candidates, rescore)
         if better is not None:
-            candidates = replace(candidates, scores=better.float())
-            candidates = select(candidates, candidates.scores > self.config.score_threshold)
+            candidates = replace(candidates, scores=better)
+            candidates = select(candidates, candidates.scores > threshold)
         return select(candidates, self._suppress(candidates))
 
     def _suppress(self, candidates: RoIs) -> Tensor:
@@ -124,7 +134,7 @@ class BoxHead(nn.Module):
         NMS goes down the scores, so a prefix of them gives the same survivors as all would; a longer one is tried only
         where there are too few.
         """
-        most, kept = self.config.detections, []
+        most, kept = self.detections, []
         for rows in candidates.per_image():
             rows = rows[candidates.scores[rows].argsort(descending=True, stable=True)]
             prefix = 10 * most
@@ -138,12 +148,23 @@ class BoxHead(nn.Module):
     def _nms(self, candidates: RoIs, rows: Tensor) -> Tensor:
         """The ``rows`` that survive NMS. Double precision, as NMS moves classes apart by adding to coordinates."""
         boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
-        return rows[batched_nms(boxes, scores, candidates.labels[rows], self.config.nms)]
+        return rows[batched_nms(boxes, scores, candidates.labels[rows], self.nms)]
 
     def _decode(self, deltas: Tensor, boxes: Tensor, rois: RoIs) -> Tensor:
         """float32 [R, 4], boxes of one class each, clipped to their images."""
         decoded: Tensor = self.coder.decode_single(deltas, boxes)
         return clip(decoded, rois)
+
+
+def rescored(candidates: RoIs, rescore: Rescore) -> Tensor | None:
+    """float32 [R], the candidates' new scores, asked for in chunks of :data:`CHUNK`; None: they keep theirs."""
+    parts = [rescore(select(candidates, rows)) for rows in torch.split(torch.arange(len(candidates)), CHUNK)]
+    kept = [part.float() for part in parts if part is not None]
+    if len(kept) != len(parts):
+        if kept:
+            raise ValueError("rescore answered for some chunks of the candidates and not for others")
+        return None
+    return torch.cat(kept)
 
 
 def clip(boxes: Tensor, rois: RoIs) -> Tensor:

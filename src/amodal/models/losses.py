@@ -40,30 +40,34 @@ def matched(rois: RoIs, name: str) -> Tensor:
     return values[torch.cat([rows for rows, _, _ in parts]).argsort()]
 
 
-def mask_term(logits: Tensor, target: Tensor, keep: Tensor | None = None) -> LossTerm:
+def mask_term(logits: Tensor, target: Tensor, keep: Tensor | None = None, weight: Tensor | None = None) -> LossTerm:
     """Binary cross-entropy, averaged over the cells of the regions that count.
 
     Args:
         logits: float [R, S, S].
         target: float32 [R, S, S], 0 to 1.
         keep: bool [R], regions that count; None: all.
+        weight: float [R], what each region's cells are multiplied by, without gradient; the mean is still one over
+            cells, not over weights (VRSP). None: 1.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    if weight is not None:
+        loss = loss * weight.detach().to(loss)[:, None, None]
     cells = float(logits.shape[-1] * logits.shape[-2])
     if keep is None:
         return LossTerm(loss.sum(), loss.new_tensor(len(logits) * cells))
     return LossTerm((loss * keep[:, None, None]).sum(), keep.sum() * cells)
 
 
-def amodal_mask_term(logits: Tensor, rois: RoIs, boxes: Tensor, soft: bool) -> LossTerm:
+def amodal_mask_term(logits: Tensor, rois: RoIs, boxes: Tensor, soft: bool, weight: Tensor | None = None) -> LossTerm:
     """:func:`mask_term` of amodal masks in the frames ``boxes``; objects without a known amodal mask do not count."""
     target = mask_targets(rois, "amodal", boxes, logits.shape[-1], soft)
-    return mask_term(logits, target, matched(rois, "amodal_known"))
+    return mask_term(logits, target, matched(rois, "amodal_known"), weight)
 
 
-def visible_mask_term(logits: Tensor, rois: RoIs, boxes: Tensor, soft: bool) -> LossTerm:
+def visible_mask_term(logits: Tensor, rois: RoIs, boxes: Tensor, soft: bool, weight: Tensor | None = None) -> LossTerm:
     """:func:`mask_term` of visible masks in the frames ``boxes``."""
-    return mask_term(logits, mask_targets(rois, "visible", boxes, logits.shape[-1], soft))
+    return mask_term(logits, mask_targets(rois, "visible", boxes, logits.shape[-1], soft), None, weight)
 
 
 def _matched(rois: RoIs) -> list[tuple[Tensor, Tensor, Targets]]:

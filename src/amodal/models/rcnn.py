@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
+from amodal.draws import Draws
 from amodal.errors import DataError
-from amodal.methods.base import Branch
 from amodal.models.backbone import Backbone
-from amodal.models.box_head import BoxHead
-from amodal.models.hub import HubMixin
-from amodal.models.rois import sample_rois, sought
+from amodal.models.branch import BoxSide, Branch
 from amodal.models.rpn import RegionProposalNetwork
-from amodal.models.sampling import Draws
+from amodal.models.sampling import sample_rois, sought
 from amodal.models.transform import Batch, Transform
 from amodal.prediction import Prediction
 from amodal.structures import BranchOutput, LossTerm, RoIs, Targets
 
-if TYPE_CHECKING:
-    from amodal.priors.prior import Prior
+
+class Regions(NamedTuple):
+    """Detections of one batch, on the way to their masks.
+
+    Attributes:
+        group: positions of the batch's images among those that were asked for.
+        batch: the images as the network sees them.
+        features: pyramid levels "0" to "3" (and "pool"), float [B, C, H, W].
+        rois: R detections, in the frame of the network image.
+    """
+
+    group: list[int]
+    batch: Batch
+    features: dict[str, Tensor]
+    rois: RoIs
 
 
-class AmodalRCNN(nn.Module, HubMixin):
+class AmodalRCNN(nn.Module):
     """Two-stage detector with amodal boxes: backbone, proposals, box head, and the branch that is a system's own.
 
     Training: images and targets in, losses by name out. Evaluation: images in, a :class:`~amodal.prediction.Prediction`
@@ -43,7 +55,7 @@ class AmodalRCNN(nn.Module, HubMixin):
         transform: Transform,
         backbone: Backbone,
         rpn: RegionProposalNetwork,
-        box_head: BoxHead,
+        box_head: BoxSide,
         branch: Branch,
         *,
         config: ModelConfig,
@@ -66,20 +78,16 @@ class AmodalRCNN(nn.Module, HubMixin):
         """Where the parameters are; images may come from anywhere."""
         return self.transform.mean.device
 
-    @property
-    def prior(self) -> Prior | None:
-        """The expansion prior that the branch asks; None where it uses none."""
-        return getattr(self.branch, "prior", None)
-
     def set_step(self, seed: int, step: int) -> None:
         """Choose the random streams of the next training passes: image size, anchors, proposals, the branch's own.
+
+        They reach the branch as ``rois.draws``.
 
         Args:
             seed: of the run, >= 0.
             step: optimiser step, >= 0.
         """
         self._draws = Draws(seed, step)
-        self.branch.set_step(seed, step)
 
     @overload
     def forward(
@@ -135,36 +143,32 @@ class AmodalRCNN(nn.Module, HubMixin):
         return losses
 
     @torch.no_grad()
-    def detect(self, images: list[Tensor]) -> list[Prediction]:
-        """Predictions for images (see :meth:`forward`), without gradient."""
+    def detect(self, images: list[Tensor], threshold: float | None = None) -> list[Prediction]:
+        """Predictions for images (see :meth:`forward`), without gradient.
+
+        Args:
+            images: uint8 [3, H, W], or float in 0..1; sizes may differ.
+            threshold: scores are above it, 0 to 1; None: the settings' ``box_head.score_threshold``.
+        """
         found: dict[int, Prediction] = {}
+        for regions in self.regions(images, threshold):
+            output = self.branch(regions.features, regions.rois)
+            found.update(zip(regions.group, self.predictions(regions, output), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    @torch.no_grad()
+    def regions(self, images: list[Tensor], threshold: float | None = None) -> Iterator[Regions]:
+        """Detections before their masks, batch by batch: what the branch is asked about."""
         for group, batch in self.transform.batches(images):
             features = self.backbone(batch.images)
             proposals, _ = self.rpn(features, batch.sizes)
             rescore = partial(self.branch.rescore, features)
-            rois = self.box_head.detect(features, proposals, batch.sizes, rescore)
-            output = self.branch(features, rois)
-            found.update(zip(group, self._predictions(rois, output, batch), strict=True))
-        return [found[index] for index in range(len(images))]
+            rois = self.box_head.detect(features, proposals, batch.sizes, rescore, threshold)
+            yield Regions(group, batch, features, rois)
 
-    def predict(self, source: Any, threshold: float = 0.5) -> Any:
-        """Predictions for a path, PIL image or uint8 array [H, W, 3], or a list for a list of them.
-
-        Args:
-            source: the image or images.
-            threshold: least score, 0 to 1.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
-        from amodal.predictor import predict_images
-
-        if isinstance(source, list | tuple):
-            return predict_images(self, list(source), threshold)
-        return predict_images(self, [source], threshold)[0]
-
-    def _predictions(self, rois: RoIs, output: BranchOutput, batch: Batch) -> list[Prediction]:
-        """Back to the frames of the images as given, on the CPU, best score first."""
+    def predictions(self, regions: Regions, output: BranchOutput) -> list[Prediction]:
+        """Back to the frames of the images as given, on the CPU, best score first; one prediction an image."""
+        rois, batch = regions.rois, regions.batch
         scores = rois.scores if output.score_factor is None else rois.scores * output.score_factor.float()
         fields = {"boxes": output.boxes, "frames": rois.boxes, "labels": rois.labels, "scores": scores}
         fields["amodal_probs"] = output.amodal_logits.float().sigmoid()

@@ -12,8 +12,8 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from amodal.config import RPNConfig
+from amodal.draws import Draws, Purpose, choose_balanced
 from amodal.models.matching import match
-from amodal.models.sampling import Draws, Purpose, choose_balanced
 from amodal.structures import LossTerm, Targets
 
 _SMALLEST = 1e-3  # pixels; proposals with a shorter side are dropped
@@ -96,7 +96,7 @@ class RegionProposalNetwork(nn.Module):
         scores = torch.cat([_rows(level, 1).squeeze(-1) for level in logits], dim=1).float()
         codes = torch.cat([_rows(level, 4) for level in deltas], dim=1).float()
         proposals = [
-            self._propose(image_scores, image_codes, anchors, counts, size)
+            self._propose(image_scores, image_codes, anchors, counts, size, targets is not None)
             for image_scores, image_codes, size in zip(scores.detach(), codes.detach(), sizes, strict=True)
         ]
         if targets is None:
@@ -106,12 +106,18 @@ class RegionProposalNetwork(nn.Module):
         return proposals, self._losses(scores, codes, anchors, sizes, targets, draws)
 
     def _propose(
-        self, scores: Tensor, codes: Tensor, anchors: Tensor, counts: list[int], size: tuple[int, int]
+        self,
+        scores: Tensor,
+        codes: Tensor,
+        anchors: Tensor,
+        counts: list[int],
+        size: tuple[int, int],
+        trains: bool,
     ) -> Tensor:
         """Proposals of an image: the best anchors of each level, decoded, clipped, and thinned by NMS in each level."""
         config = self.config
-        before = config.pre_nms_train if self.training else config.pre_nms_test
-        after = config.post_nms_train if self.training else config.post_nms_test
+        before = config.pre_nms_train if trains else config.pre_nms_test
+        after = config.post_nms_train if trains else config.post_nms_test
         rows, levels, first = [], [], 0
         for level, (part, count) in enumerate(zip(torch.split(scores, counts), counts, strict=True)):
             top = part.topk(min(before, count)).indices + first

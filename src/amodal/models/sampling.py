@@ -1,67 +1,98 @@
-"""Seeded choices: which size, which anchors, which proposals.
-
-Every choice is a pure function of (seed, step, image id, purpose). So an image gets the same samples whichever process
-or micro-batch it is in, and a resumed run continues exactly without any saved random state.
-"""
+"""Sampling of proposals for training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import replace
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-class Purpose(IntEnum):
-    """What a random stream is for; streams of different purposes are independent."""
-
-    SIZE = 0
-    ANCHORS = 1
-    PROPOSALS = 2
-    JITTER = 3
-    DROPOUT = 4
+from amodal.config import BoxHeadConfig
+from amodal.draws import Draws, Purpose, choose_balanced
+from amodal.models.matching import match
+from amodal.structures import RoIs, Targets
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Source of the random streams of one training step.
-
-    Attributes:
-        seed: of the run, >= 0.
-        step: optimiser step, >= 0.
-    """
-
-    seed: int = 0
-    step: int = 0
-
-    def stream(self, image_id: int, purpose: Purpose) -> np.random.Generator:
-        """The stream of one image (any integer id) for one purpose."""
-        return np.random.default_rng([self.seed, self.step, image_id & 0xFFFFFFFFFFFFFFFF, int(purpose)])
-
-
-def choose_balanced(
-    positive: Tensor, negative: Tensor, count: int, positive_fraction: float, stream: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Sample candidates at random, with a limited share of positives; negatives fill what positives leave.
+def sample_rois(
+    proposals: list[Tensor], targets: list[Targets], sizes: list[tuple[int, int]], config: BoxHeadConfig, draws: Draws
+) -> tuple[RoIs, Tensor]:
+    """Choose the regions that one step trains on.
 
     Args:
-        positive, negative: bool [M], which candidates are which; the rest is never chosen.
-        count: how many to choose at most.
-        positive_fraction: largest share of positives in ``count``.
-        stream: the random stream.
+        proposals: float32 [P, 4] an image, xyxy pixels; the objects' own boxes are appended here, crowds left out.
+        targets: ground truth of each image.
+        sizes: (height, width) of each image without padding.
+        config: how many, which share of positives, which IoU.
+        draws: chooses.
 
     Returns:
-        int64 row numbers of the chosen positives and of the chosen negatives, each ascending.
+        The sampled regions, image by image, positives first; labels and gt_index are -1 for background. And bool [S],
+        which of them are positive.
     """
-    positives = _choose(positive, int(count * positive_fraction), stream)
-    return positives, _choose(negative, count - len(positives), stream)
+    boxes, batch, index, positive = [], [], [], []
+    for image, (found, target) in enumerate(zip(proposals, targets, strict=True)):
+        candidates = torch.cat([found, target.boxes[~target.ignore]])
+        matches = match(candidates, target, config.fg_iou, config.fg_iou)
+        chosen, background = choose_balanced(
+            matches.positive,
+            matches.negative,
+            config.batch_per_image,
+            config.positive_fraction,
+            draws.stream(target.image_id, Purpose.PROPOSALS),
+        )
+        rows = torch.cat([chosen, background])
+        boxes.append(candidates[rows])
+        batch.append(torch.full_like(rows, image))
+        index.append(torch.cat([matches.gt_index[chosen], torch.full_like(background, -1)]))
+        positive.append(torch.arange(len(rows), device=rows.device) < len(chosen))
+    gt_index, is_object = torch.cat(index), torch.cat(positive)
+    labels = [
+        torch.where(rows >= 0, _read(target.labels, rows), -1) for rows, target in zip(index, targets, strict=True)
+    ]
+    sampled = RoIs(
+        boxes=torch.cat(boxes),
+        batch=torch.cat(batch),
+        labels=torch.cat(labels),
+        scores=torch.ones(len(gt_index), device=gt_index.device),
+        image_sizes=sizes,
+        decoded=torch.cat(boxes),
+        gt_index=gt_index,
+        targets=targets,
+        draws=draws,
+    )
+    return sampled, is_object
 
 
-def _choose(candidate: Tensor, most: int, stream: np.random.Generator) -> Tensor:
-    rows = torch.nonzero(candidate).flatten()
-    if len(rows) <= most:
-        return rows
-    chosen = np.sort(stream.choice(len(rows), size=most, replace=False, shuffle=False))
-    return rows[torch.from_numpy(chosen).to(rows.device)]
+def sought(targets: Targets, detects: Literal["amodal", "visible"]) -> Targets:
+    """Ground truth as proposals and box head see it: ``boxes`` are the boxes that a system detects.
+
+    Visible boxes are known of every object. Those without a visible pixel are no objects then, and no background.
+    """
+    if detects == "amodal":
+        return targets
+    boxes = targets.visible_boxes
+    hidden = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    known = torch.ones_like(targets.amodal_known)
+    return replace(targets, boxes=boxes, amodal_known=known, ignore=targets.ignore | hidden)
+
+
+def select(rois: RoIs, rows: Tensor) -> RoIs:
+    """The regions ``rows`` (int64 or bool [R])."""
+    return RoIs(
+        boxes=rois.boxes[rows],
+        batch=rois.batch[rows],
+        labels=rois.labels[rows],
+        scores=rois.scores[rows],
+        image_sizes=rois.image_sizes,
+        decoded=rois.decoded[rows],
+        gt_index=None if rois.gt_index is None else rois.gt_index[rows],
+        targets=rois.targets,
+        draws=rois.draws,
+        shared=None if rois.shared is None else rois.shared[rows],
+    )
+
+
+def _read(values: Tensor, rows: Tensor) -> Tensor:
+    """``values[rows]``, anything where rows is -1, also if there are no values."""
+    return values[rows] if len(values) else torch.full_like(rows, -1)

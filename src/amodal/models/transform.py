@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amodal.config import TransformConfig
+from amodal.draws import Draws, Purpose
 from amodal.errors import DataError
-from amodal.models.sampling import Draws, Purpose
 from amodal.structures import Targets
 
 _STRIDE = 32  # of the coarsest pooled level; sides of a batch are multiples of it

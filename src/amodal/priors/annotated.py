@@ -9,13 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amodal.data.store import AnnotationSet
+from amodal.data.store import OCCLUDED, AnnotationSet
 from amodal.priors.consistency import context_boxes, inconsistency
 from amodal.priors.evidence import annotated_evidence
 from amodal.priors.types import PriorInstances
-
-MIN_OCCLUSION = 0.15
-"""Objects of which less is hidden say little about a prior: their visible part is nearly everything."""
 
 
 class Agreement(NamedTuple):
@@ -33,8 +30,8 @@ class Agreement(NamedTuple):
 
 
 def occluded_rows(instances: PriorInstances, limit: int, seed: int) -> Tensor:
-    """int64, ascending: at most ``limit`` objects of which more than :data:`MIN_OCCLUSION` is hidden, a seeded draw."""
-    rows = torch.nonzero(instances.occlude_rate > MIN_OCCLUSION).flatten()
+    """int64, ascending: at most ``limit`` objects of which more than :data:`OCCLUDED` is hidden, a seeded draw."""
+    rows = torch.nonzero(instances.occlude_rate > OCCLUDED).flatten()
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit]
     return rows[drawn.sort().values]
 

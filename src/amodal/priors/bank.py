@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -180,19 +179,6 @@ class Bank:
             Deltas float32 [R, K, 4] and amodal masks float32 [R, K, 28, 28], 0 or 1, in their amodal frames.
         """
         return self.deltas[labels[:, None], slots], unpack(self.amodal[labels[:, None], slots])
-
-    def save(self, folder: str | Path) -> None:
-        """Writes ``bank.safetensors`` into ``folder``, see :func:`amodal.priors.bank_io.save_bank`."""
-        from amodal.priors.bank_io import save_bank
-
-        save_bank(self, folder)
-
-    @staticmethod
-    def load(folder: str | Path) -> Bank:
-        """The bank of ``folder`` by memory map, see :func:`amodal.priors.bank_io.load_bank`."""
-        from amodal.priors.bank_io import load_bank
-
-        return load_bank(folder)
 
     def _put(self, label: int, objects: PriorInstances) -> None:
         self.present[label] = True

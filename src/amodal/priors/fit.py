@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amodal.config_methods import PriorConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.priors.bank import Bank
@@ -21,6 +20,7 @@ from amodal.priors.instances import collect
 from amodal.priors.prior import Prior, encode
 from amodal.priors.rerank_weight import fit_weight
 from amodal.priors.types import PriorInstances
+from amodal.settings import PriorConfig
 
 HELD_OUT = 0.1
 """Share of the images that E and S^f are not fitted on, so that their quality can be told."""
@@ -91,7 +91,10 @@ def fit_prior(
     clock.lap("flow")
     names, ids = annotations.class_names, [int(i) for i in annotations.category_ids]
     prior = Prior(config, names, ids, encoder, flow, bank, data=data)
-    prior.rerank_weight = fit_weight(annotations, instances, prior.search, seed=config.seed, progress=progress)
+    prior.rerank_weight = fit_weight(
+        annotations, instances, prior.search, k=config.k, candidates=config.candidates, seed=config.seed,
+        progress=progress,
+    )  # fmt: skip
     clock.lap("re-ranking weight")
     return prior, report
 

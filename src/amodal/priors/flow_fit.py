@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from amodal.data.store import OCCLUDED
 from amodal.priors.flow import FlowNet, halve, warp
 from amodal.priors.types import PriorInstances
 
 _BATCH = 96
 _RATE = 1e-3
-_OCCLUDED = 0.15  # hidden share above which an object is worth more than its turn
-_OCCLUDED_SHARE = 2 / 3  # of the pairs, where there are such objects
+_OCCLUDED_SHARE = 2 / 3  # of the pairs, where there are occluded objects: more than their turn
 _JITTERED = 0.5  # share of the visible masks that are shifted, scaled, eroded or dilated
 _ERASED = 0.3  # share of the visible masks of which one more occluder takes a part
 _COARSE, _MARGIN = 2.0, 0.1  # weight of the halved grid; how far from one half its blocks shall be
@@ -51,7 +51,7 @@ def fit_flow(
     if len(instances):
         optimiser = torch.optim.Adam(net.parameters(), lr=_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(steps, 2), pct_start=0.1)
-        occluded = (instances.occlude_rate > _OCCLUDED).nonzero()[:, 0]
+        occluded = (instances.occlude_rate > OCCLUDED).nonzero()[:, 0]
         for _ in tqdm(range(steps), desc="flow", unit="step", leave=False, disable=None if progress else True):
             rows = _draw_rows(len(instances), occluded, generator)
             visible = jitter(instances.visible[rows].float(), generator)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from amodal.config_methods import PriorConfig
 from amodal.errors import ConfigError
 from amodal.frames import resample, tight_boxes
 from amodal.priors.precision import true_float32
-from amodal.priors.prior_io import load_prior, save_prior
 from amodal.priors.types import GRID, Retrieved
+from amodal.settings import PriorConfig
 
 if TYPE_CHECKING:
     from amodal.priors.bank import Bank
@@ -163,15 +161,6 @@ class Prior(nn.Module):
             seen = (visible.detach() >= 0.5).float()
             flow = nearest_flow(seen, amodal.float()) if self.flow is None else self.flow(seen, amodal.float())
             return halve(flow) if halved else flow
-
-    def save(self, folder: str | Path) -> None:
-        """Writes the prior into ``folder``, see :mod:`amodal.priors.prior_io`."""
-        save_prior(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Prior:
-        """The prior in a folder; ConfigError or WeightsError name the file that is missing, damaged or does not fit."""
-        return load_prior(folder, device)
 
     def check_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Refuses a model whose classes are not the prior's, in the same order, with a :class:`ConfigError`."""

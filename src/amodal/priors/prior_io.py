@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from amodal.config import TrainConfig
-from amodal.config_io import check_version, dump_yaml, nearest, read_yaml, structure
-from amodal.config_methods import PriorConfig
-from amodal.errors import ConfigError, WeightsError
-from amodal.train.checkpoints import read_weights
-
-if TYPE_CHECKING:
-    from amodal.priors.prior import Prior
+from amodal.config_io import check_version, dump_yaml, read_yaml, structure
+from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.files import read_weights
+from amodal.priors.bank_io import load_bank, save_bank
+from amodal.priors.encoder import MaskEncoder
+from amodal.priors.flow import FlowNet
+from amodal.priors.prior import Prior
+from amodal.settings import PriorConfig
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,7 +51,7 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
     (folder / FLOW).unlink(missing_ok=True)
     if prior.flow is not None:
         _write(prior.flow, folder / FLOW)
-    prior.bank.save(folder)
+    save_bank(prior.bank, folder)
 
 
 def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
@@ -61,11 +61,6 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
         ConfigError: ``prior.yaml`` is missing, damaged or of a newer release.
         WeightsError: the folder or a file of tensors is missing or damaged, or they do not fit ``prior.yaml``.
     """
-    from amodal.priors.bank import Bank
-    from amodal.priors.encoder import MaskEncoder
-    from amodal.priors.flow import FlowNet
-    from amodal.priors.prior import Prior
-
     folder = Path(folder)
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder of an expansion prior (amodal prior fit makes one)")
@@ -75,7 +70,7 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     if config.flow == "network":
         fine, middle, coarse = data["flow_widths"]
         flow = _read(FlowNet((fine, middle, coarse)), folder / FLOW)
-    bank = Bank.load(folder)
+    bank = load_bank(folder)
     classes = len(data["class_names"])
     if bank.num_classes != classes:
         raise WeightsError(f"{folder}: the bank has {bank.num_classes} classes, {SETTINGS} names {classes}")
@@ -103,7 +98,7 @@ def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
             raise ConfigError(f"{path}: {key} is missing")
         if not isinstance(data[key], (int, float) if kind is float else kind):
             raise ConfigError(f"{path}: {key} is {data[key]!r}, must be a {kind.__name__}")
-    config = structure(TrainConfig, {"prior_fit": data.pop("fit")}, str(path)).prior_fit
+    config = structure(PriorConfig, data.pop("fit"), str(path), "fit.")
     names, ids, widths = data["class_names"], data["category_ids"], data["flow_widths"]
     if not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: class_names must be a list of names")

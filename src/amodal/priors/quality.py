@@ -15,7 +15,6 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from amodal.config_methods import PGExpConfig
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.frames import resample
@@ -28,7 +27,6 @@ from amodal.priors.types import GRID, PriorInstances, Retrieved
 
 LIMIT = 2000
 """Objects that are judged at most, drawn at random."""
-K, CANDIDATES = PGExpConfig.k, PGExpConfig.candidates
 ASPECT = 10.0
 _CHUNK = 256
 
@@ -39,7 +37,7 @@ class Judged:
 
     Attributes:
         annotations: the file that they are from.
-        objects: R objects of which more than ``annotated.MIN_OCCLUSION`` is hidden; labels are the prior's.
+        objects: R objects of which more than ``data.store.OCCLUDED`` is hidden; labels are the prior's.
         sizes: float32 [R, 2], height and width of their images in pixels.
         images: images that they were chosen from.
         exclude: leave out slots made from an object's own image, since the bank holds the objects themselves.
@@ -166,7 +164,7 @@ def _retrievals(prior: Prior) -> dict[str, Callable[[Judged], Retrieved]]:
 
 
 def _true_box(prior: Prior) -> Callable[[Judged], Retrieved]:
-    return lambda judged: _search(prior, judged, judged.objects.visible, judged.objects.boxes, K)
+    return lambda judged: _search(prior, judged, judged.objects.visible, judged.objects.boxes, prior.config.k)
 
 
 def _moved_box(prior: Prior, judged: Judged, share: float) -> Retrieved:
@@ -174,17 +172,17 @@ def _moved_box(prior: Prior, judged: Judged, share: float) -> Retrieved:
     objects = judged.objects
     boxes = torch.lerp(objects.boxes, objects.visible_boxes, share)
     masks = resample(objects.own.float(), objects.visible_boxes, boxes, GRID)
-    return _search(prior, judged, masks, boxes, K)
+    return _search(prior, judged, masks, boxes, prior.config.k)
 
 
 def _consistent(prior: Prior, judged: Judged) -> Retrieved:
-    """PGExp+: K of 32 candidates, re-ranked with the annotated visible masks of the other objects."""
+    """K of more candidates, re-ranked with the annotated visible masks of the other objects."""
     objects = judged.objects
-    found = _search(prior, judged, objects.visible, objects.boxes, CANDIDATES)
+    found = _search(prior, judged, objects.visible, objects.boxes, prior.config.candidates)
     seen, visible, ids = objects.visible_boxes, objects.visible.float(), objects.annotation_ids
     placed = expand_boxes(found.deltas, seen[:, None], judged.sizes[:, None])
     score, *_ = agreement(judged.annotations, ids, visible, objects.boxes, found.amodal, placed, seen)
-    return rerank(found, score, prior.rerank_weight, K)
+    return rerank(found, score, prior.rerank_weight, prior.config.k)
 
 
 def _search(prior: Prior, judged: Judged, masks: Tensor, boxes: Tensor, k: int) -> Retrieved:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from amodal.data.coverage import coverage
-from amodal.priors.annotated import MIN_OCCLUSION
+from amodal.data.store import OCCLUDED
 from amodal.priors.encoder import dead_channels, reconstruction_iou
 from amodal.priors.fit import FitReport, key_masks
 from amodal.priors.flow_quality import flow_quality
 from amodal.priors.prior import Prior
-from amodal.priors.quality import Judged, K, Row, retrieval_table
+from amodal.priors.quality import Judged, Row, retrieval_table
 from amodal.priors.types import PriorInstances
 
 FLOW_LIMIT = 1000
@@ -48,7 +48,7 @@ def make_report(
             "file": judged.annotations.path,
             "images": judged.images,
             "objects": len(judged),
-            "min_occlusion": MIN_OCCLUSION,
+            "min_occlusion": OCCLUDED,
             "own_image_excluded": judged.exclude,
         },
         "encoder": _encoder_quality(prior, judged.objects),
@@ -89,7 +89,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"coverage                        {_percent(report['coverage'])} of hidden pixels lie under annotated objects"
     yield f"weight of inconsistency         {report['rerank_weight']:g} (0: re-ranking would not help here)"
     yield ""
-    yield from _table_lines([Row(**row) for row in report["retrieval"]])
+    yield from _table_lines([Row(**row) for row in report["retrieval"]], fit["k"])
     yield ""
     spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in report["seconds"].items())
     yield f"{sum(report['seconds'].values()):.0f} seconds of fitting ({spent})"
@@ -116,9 +116,9 @@ def _class_lines(classes: list[dict[str, Any]], slots: int) -> Iterator[str]:
         yield f"no objects, so no prior: {names}"
 
 
-def _table_lines(rows: list[Row]) -> Iterator[str]:
+def _table_lines(rows: list[Row], k: int) -> Iterator[str]:
     width = max(len(row.name) for row in rows)
-    yield f"{K} priors for each object, retrieved with its annotated visible mask"
+    yield f"{k} priors for each object, retrieved with its annotated visible mask"
     yield f"{'retrieval':<{width}}  {'box IoU':>8}  {'of median':>9}  {'shape IoU':>9}  {'objects':>7}"
     yield "-" * (width + 41)
     for row in rows:
@@ -149,10 +149,10 @@ def _flow_qualities(prior: Prior, judged: Judged) -> dict[str, dict[str, float |
         return {name: dict.fromkeys(("iou28", "iou14", "moved", "folded")) for name in ("own", "retrieved")}
     seen = objects.visible.float()
     images = objects.image_ids if judged.exclude else None
-    found = prior.search(seen, objects.boxes, objects.labels, K, exclude_images=images)
+    found = prior.search(seen, objects.boxes, objects.labels, prior.config.k, exclude_images=images)
     # A different neighbour for each object, so that near and far ones are judged alike.
     turn = torch.arange(len(objects))
-    retrieved = found.amodal[turn, turn % K]
+    retrieved = found.amodal[turn, turn % prior.config.k]
     there = retrieved.flatten(1).any(dim=1)
     pairs = {"own": (seen, objects.amodal.float()), "retrieved": (seen[there], retrieved[there])}
     return {

@@ -40,7 +40,7 @@ def fit_weight(
 ) -> float:
     """The weight of :func:`amodal.priors.consistency.rerank` that suits the data.
 
-    Training objects of which more than 15 % is hidden (``annotated.MIN_OCCLUSION``) ask with their true visible masks
+    Training objects of which more than 15 % is hidden (``data.store.OCCLUDED``) ask with their true visible masks
     and boxes for ``candidates`` priors from other images; judged is the IoU of the box of the median delta of the k
     that stay with the true amodal box. Where most occluders are not annotated, inconsistency misleads and the weight
     becomes 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from amodal.datasets import AmodalDataset
-from amodal.models.rcnn import AmodalRCNN
 from amodal.prediction import Prediction
 from amodal.priors.quality import Judged
 
@@ -20,12 +20,12 @@ FOUND = 0.5
 
 
 def detector_boxes(
-    model: AmodalRCNN, judged: Judged, images: str | Path, *, progress: bool = False
+    detect: Callable[[Tensor], Prediction], judged: Judged, images: str | Path, *, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The detector's box of each object: of its detections of the class at IoU >= 0.5, the surest.
 
     Args:
-        model: a detector whose classes are called as the annotations' are.
+        detect: a detector: uint8 image [3, H, W] -> its prediction; its classes are called as the annotations' are.
         judged: R objects.
         images: folder of the pictures.
         progress: show a progress bar.
@@ -43,7 +43,7 @@ def detector_boxes(
     bar = tqdm(torch.unique(judged.objects.image_ids).tolist(), desc="detector", unit="image", leave=False,
                disable=None if progress else True)  # fmt: skip
     for image_id in bar:
-        prediction = model.eval().detect([data.image(numbers[image_id]).to(model.device)])[0]
+        prediction = detect(data.image(numbers[image_id]))
         for row in torch.nonzero(judged.objects.image_ids == image_id).flatten().tolist():
             box = _box_of(prediction, names[row], judged.objects.boxes[row])
             if box is not None:

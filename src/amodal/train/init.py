@@ -1,101 +1,130 @@
-"""Starting a run from the weights of a checkpoint, whose classes and heads may be others."""
+"""Starting a run from the weights of a checkpoint, whose classes, heads and system may be others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from amodal.config_io import nearest
-from amodal.errors import ConfigError, WeightsError
-from amodal.models.heads import ClassPredictor
-from amodal.train.checkpoints import WEIGHTS, check_folder, open_weights, read_checkpoint_config
-
-if TYPE_CHECKING:
-    from amodal.config_methods import MethodConfig
-    from amodal.models.rcnn import AmodalRCNN
+from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
+from amodal.config import ModelConfig
+from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.files import open_weights
+from amodal.models.mask_head import ClassPredictor
+from amodal.models.rcnn import AmodalRCNN
 
 _BRANCH = "branch."
-_BOX_HEAD = "branch.box_head."
-_BOX_MEANING = ("reference", "delta_weights", "detects")
 _LISTED = 10  # classes that are named
 
 
-def check_system(checkpoint: str | Path, system: str) -> None:
-    """Refuses a checkpoint of another system with a :class:`ConfigError`, before anything expensive is done."""
-    folder = check_folder(checkpoint)
-    theirs = read_checkpoint_config(folder)[0].system
-    if theirs != system:
-        raise ConfigError(f"{folder}: is a {theirs}, this run trains a {system}")
+@dataclass
+class _Taken:
+    """What became of the tensors: copied, or why not."""
+
+    copied: int = 0
+    counted: list[str] = field(default_factory=list)  # of layers with other numbers of classes that we do not know
+    new: list[str] = field(default_factory=list)
+    shapes: list[str] = field(default_factory=list)
 
 
 def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
     """Copies a checkpoint's weights into ``model``.
 
-    Rows that belong to classes (of the box head's last layers and of every mask predictor) are copied for the classes
-    that both have, by name; the others keep their fresh values. So do heads of the branch that the checkpoint does not
-    have (it is another set of the same system), and a box expansion head whose numbers meant something else; heads that
-    only the checkpoint has are left out. Its expansion prior is never taken over: the bank belongs to the data.
+    The detector (backbone, proposals, box head) must be of the same widths. Rows that belong to classes (of the box
+    head's last layers and of every mask predictor) are copied for the classes that both have, by name; the others keep
+    their fresh values. Of the branch whatever fits by name and shape is copied, be it of the same system or of another:
+    heads that the checkpoint does not have, or has in another shape, start afresh, and so do those whose numbers mean
+    something else there (:meth:`amodal.models.branch.Branch.meanings`). Its prior is never taken over: it belongs to
+    the data.
 
     Args:
         model: the detector to fill.
-        checkpoint: folder of a checkpoint of the same system and the same widths.
+        checkpoint: folder of a checkpoint.
 
     Returns:
         One line that tells what was copied and what was not.
 
     Raises:
-        ConfigError: the checkpoint is of another system.
-        WeightsError: it is damaged, or differs in more than its classes and its branch's heads.
+        WeightsError: it is damaged, or its detector differs in more than its classes.
     """
-    check_system(checkpoint, model.config.system)
     folder = check_folder(checkpoint)
     config, class_names, _ = read_checkpoint_config(folder)
     classes = _Classes.of(model, class_names)
-    fresh: list[str] = []
-    new: list[str] = []
-    copied = 0
-    path = folder / WEIGHTS
-    state = model.state_dict()
+    path, state, taken = folder / WEIGHTS, model.state_dict(), _Taken()
     with open_weights(path) as file:
         names = set(file.keys())
-        both = any(name.startswith(_BOX_HEAD) for name in names & set(state))
-        reset = _other_meaning(model.config.method, config.method) if both else ""
-        skipped = {name for name in names | set(state) if reset and name.startswith(_BOX_HEAD)}
+        reset = _other_meanings(model, config, names)
         for name, own in state.items():
-            if name in skipped:
+            if any(name.startswith(prefix) for prefix in reset):
                 continue
-            if name not in names:
-                if not name.startswith(_BRANCH):
-                    reason = "the model's settings differ from this run's"
-                    raise WeightsError(f"{path}: tensor {name!r} is missing; {reason}")
-                new.append(name)
-                continue
-            shape = list(file.get_slice(name).get_shape())
-            if shape == classes.shape(name, own):
-                value = file.get_tensor(name)
-                if not bool(torch.isfinite(value).all()):
-                    raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
-                classes.copy(name, value, own)
-                copied += 1
-            elif classes.counted(shape, own):
-                fresh.append(name)
-            else:
-                raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, this run's model has {list(own.shape)}")
-    surplus = sorted(names - set(state) - skipped)
-    parts = [f"init: {copied} tensors from {folder}", *classes.told()]
-    if fresh:
-        parts.append(f"{len(fresh)} start afresh ({classes.theirs} classes there): {', '.join(fresh)}")
-    if reset:
-        parts.append(f"{_BOX_HEAD[:-1]} starts afresh, its numbers mean something else there ({reset})")
-    if new:
-        parts.append(f"{len(new)} start afresh, not in it: {_modules(new)}")
+            _take(taken, file, path, classes, name, own, name in names)
+    surplus = sorted(name for name in names - set(state) if not any(name.startswith(prefix) for prefix in reset))
+    return "; ".join(_told(folder, config, model, classes, taken, reset, surplus))
+
+
+def _take(taken: _Taken, file: Any, path: Path, classes: _Classes, name: str, own: Tensor, there: bool) -> None:
+    """Copies one tensor where it fits, and notes what became of it."""
+    inside = name.startswith(_BRANCH)
+    if not there:
+        if not inside:
+            raise WeightsError(f"{path}: tensor {name!r} is missing; the model's settings differ from this run's")
+        taken.new.append(name)
+        return
+    shape = list(file.get_slice(name).get_shape())
+    if shape == classes.shape(name, own):
+        value = file.get_tensor(name)
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
+        classes.copy(name, value, own)
+        taken.copied += 1
+    elif classes.counted(shape, own):
+        taken.counted.append(name)
+    elif inside:
+        taken.shapes.append(name)
+    else:
+        raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, this run's model has {list(own.shape)}")
+
+
+def _told(
+    folder: Path,
+    config: ModelConfig,
+    model: AmodalRCNN,
+    classes: _Classes,
+    taken: _Taken,
+    reset: dict[str, str],
+    surplus: list[str],
+) -> list[str]:
+    parts = [f"init: {taken.copied} tensors from {folder}"]
+    if config.system != model.config.system:
+        parts.append(f"it is a {config.system}, this run trains a {model.config.system}")
+    parts += classes.told()
+    if taken.counted:
+        what = ", ".join(taken.counted)
+        parts.append(f"{len(taken.counted)} start afresh ({classes.theirs} classes there): {what}")
+    for prefix, why in reset.items():
+        parts.append(f"{prefix[:-1]} starts afresh, its numbers mean something else there ({why})")
+    if taken.shapes:
+        parts.append(f"{len(taken.shapes)} start afresh, of other shapes there: {_modules(taken.shapes)}")
+    if taken.new:
+        parts.append(f"{len(taken.new)} start afresh, not in it: {_modules(taken.new)}")
     if surplus:
         parts.append(f"{len(surplus)} of it are left out, not in this run's model: {_modules(surplus)}")
-    return "; ".join(parts)
+    return parts
+
+
+def _other_meanings(model: AmodalRCNN, theirs: ModelConfig, names: set[str]) -> dict[str, str]:
+    """Prefix of parameters that start afresh -> the settings that give their numbers another meaning there."""
+    reset = {}
+    for prefix, keys in model.branch.meanings().items():
+        whole = f"{_BRANCH}{prefix}"
+        values = [(key, getattr(model.config.method, key, None), getattr(theirs.method, key, None)) for key in keys]
+        differing = [f"{key} is {there!r}, here {here!r}" for key, here, there in values if here != there]
+        if differing and any(name.startswith(whole) for name in names):
+            reset[whole] = ", ".join(differing)
+    return reset
 
 
 @dataclass
@@ -165,15 +194,6 @@ class _Classes:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) or "none") + more
-
-
-def _other_meaning(ours: MethodConfig | None, theirs: MethodConfig | None) -> str:
-    """Settings that decide what the numbers of a box expansion head mean, and differ; "" if none does."""
-    keys = list(_BOX_MEANING)
-    if getattr(ours, "reference", None) == "mixed":
-        keys.append("box_expansion")  # with a prior there is one box more to mix
-    values = [(key, getattr(ours, key, None), getattr(theirs, key, None)) for key in keys]
-    return ", ".join(f"{key} is {there!r}, here {here!r}" for key, here, there in values if here != there)
 
 
 def _modules(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The expansion prior of a run: given, or fitted to the training data before the first step."""
+"""The prior of a run: given, or fitted to the training data before the first step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
+from amodal.checkpoint import PRIOR, maker_of, prior_kind
 from amodal.config import TrainConfig
 from amodal.errors import AmodalError, ConfigError
-from amodal.train.atomic import recover, replace_folder
-from amodal.train.checkpoints import PRIOR
+from amodal.files import recover, replace_folder
+from amodal.settings import FitConfig
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
-    from amodal.priors.prior import Prior
+    from amodal.models.branch import Prior, PriorMaker
 
 
 def run_prior(
@@ -38,51 +39,39 @@ def run_prior(
         WeightsError: the folder is missing or damaged.
     """
     method = config.model.method
-    if method is None or not method.uses_prior:
+    kind = prior_kind(method)
+    if method is None or kind is None:
         if config.prior is not None:
             raise ConfigError(f"prior is {config.prior!r}, but {config.model.system} as configured uses none")
         return None
-    from amodal.models.build import check_prior
-    from amodal.priors.prior import Prior
-
+    maker = maker_of(kind)
     if last is not None:
-        return Prior.load(last / PRIOR)
+        return maker.load(last / PRIOR)
     if config.prior is not None:
-        prior = Prior.load(config.prior)
+        prior = maker.load(config.prior)
         if prior.data and prior.data != digest:
             accelerator.print(f"warning: the prior in {config.prior} was fitted to other data than {config.data.train}")
         return prior
-    check_prior(method, config.prior_fit)  # A fit takes minutes.
+    settings = config.prior_fit or kind.settings()
+    method.check_prior(settings)  # A fit takes minutes.
     folder = Path(config.out) / PRIOR
     if accelerator.is_main_process:
         recover(folder)
-        if not _is_there(folder, config, digest):
-            _fit(folder, config, annotations, digest)
+        if not _is_there(folder, maker, settings, digest):
+            prior, told = maker.fit(annotations, settings, data=digest, progress=True)
+            with replace_folder(folder) as fresh:
+                maker.save(prior, fresh)
+            print(f"prior: {told}, in {folder}")
     accelerator.wait_for_everyone()
-    return Prior.load(folder)
+    return maker.load(folder)
 
 
-def _is_there(folder: Path, config: TrainConfig, digest: str) -> bool:
+def _is_there(folder: Path, maker: PriorMaker, settings: FitConfig, digest: str) -> bool:
     """Whether a whole prior of the same settings and data lies in ``folder``."""
-    from amodal.priors.prior_io import read_settings
-
     if not folder.is_dir():
         return False
     try:
-        fitted, rest = read_settings(folder)
+        fitted, data = maker.read_settings(folder)
     except AmodalError:
         return False
-    return fitted == config.prior_fit and rest["data"] == digest
-
-
-def _fit(folder: Path, config: TrainConfig, annotations: AnnotationSet, digest: str) -> None:
-    from amodal.priors.fit import fit_prior
-
-    prior, report = fit_prior(annotations, config.prior_fit, held_out=0.0, data=digest, progress=True)
-    with replace_folder(folder) as fresh:
-        prior.save(fresh)
-    present = sum(count > 0 for count in report.class_counts)
-    print(
-        f"prior: {len(report.instances)} objects, {present} of {len(report.class_counts)} classes with"
-        f" {config.prior_fit.slots} slots each, {sum(report.seconds.values()):.0f} s, in {folder}"
-    )
+    return fitted == settings and data == digest

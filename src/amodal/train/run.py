@@ -13,25 +13,24 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
+from amodal.checkpoint import save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
 from amodal.errors import ConfigError
-from amodal.train.atomic import recover, replace_folder
-from amodal.train.checkpoints import save_model
+from amodal.files import recover, replace_folder
+from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
-from amodal.train.engine import Batch, StepResult, make_optimizer, train_step
-from amodal.train.init import check_system, freeze, start_from
+from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
+from amodal.train.init import freeze, start_from
 from amodal.train.log import CsvLog
 from amodal.train.prior import run_prior
-from amodal.train.schedule import learning_rate
 from amodal.train.state import RunState, read_state, restore, save_state
 from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
-    from amodal.models.rcnn import AmodalRCNN
-    from amodal.priors.prior import Prior
+    from amodal.models.branch import Prior
 
 
 @dataclass
@@ -41,7 +40,7 @@ class _Run:
     config: TrainConfig
     out: Path
     accelerator: Accelerator
-    model: AmodalRCNN
+    model: AmodalModel
     prepared: torch.nn.Module
     optimizer: torch.optim.Optimizer
     images: TrainImages
@@ -62,8 +61,6 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         ConfigError: settings do not fit the device, the data or the run that is resumed.
         AmodalError: data are faulty, or a loss is not finite.
     """
-    from amodal.models.build import complete
-
     config = replace(config, model=complete(config.model))
     accelerator = _accelerator(config)
     out = Path(config.out)
@@ -72,8 +69,6 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         recover(last)
     accelerator.wait_for_everyone()
     resuming = _resumes(last, resume)
-    if init is not None and not resuming:
-        check_system(init, config.model.system)
     images, val = load_data(config)
     data = images.data.annotations
     facts = fingerprint(images)
@@ -190,9 +185,7 @@ def _resumes(last: Path, resume: bool) -> bool:
     return resume and last.exists()
 
 
-def _build(config: TrainConfig, data: AnnotationSet, prior: Prior | None, *, pretrained: bool) -> AmodalRCNN:
-    from amodal.models.build import build
-
+def _build(config: TrainConfig, data: AnnotationSet, prior: Prior | None, *, pretrained: bool) -> AmodalModel:
     return build(
         config.model.system,
         len(data.class_names),

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from amodal.checkpoint import WEIGHTS, save_model
 from amodal.config import TrainConfig
 from amodal.config_io import check_version, flatten, to_dict
 from amodal.errors import ConfigError, WeightsError
-from amodal.train.checkpoints import WEIGHTS, open_weights, read_weights, save_model
+from amodal.files import open_weights, read_weights
 
 if TYPE_CHECKING:
     from amodal.models.rcnn import AmodalRCNN

@@ -16,6 +16,6 @@ def demo(out: Path = Path("runs/demo"), device: str = "auto", images: int = 40) 
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
         images: how many scenes to draw.
     """
-    from amodal.testing import run_demo
+    from amodal.score import run_demo
 
     run_demo(out, device=device, images=images)

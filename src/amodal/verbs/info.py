@@ -9,7 +9,7 @@ def info() -> None:
 
     import torch
 
-    from amodal import __version__
+    from amodal.version import __version__
 
     print(f"amodal {__version__}, Python {platform.python_version()} on {platform.platform()}")
     packages = (

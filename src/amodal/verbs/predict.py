@@ -31,10 +31,12 @@ def predict(
         batch: images of equal size that go through the network together.
         no_overlays: draw no pictures.
     """
-    from amodal import jobs
     from amodal.errors import ConfigError, DataError
-    from amodal.inputs import gather
-    from amodal.predictor import check_threshold, load
+    from amodal.files import write_json
+    from amodal.model import load
+    from amodal.pictures import check_threshold
+    from amodal.predict import jobs
+    from amodal.predict.inputs import gather
 
     check_threshold(threshold)
     if batch < 1:
@@ -45,8 +47,8 @@ def predict(
     team.close()
     if outcome is None:
         return 0
-    jobs.write_json(out / "predictions.json", outcome.results)
-    jobs.write_json(out / "images.json", outcome.images)
+    write_json(out / "predictions.json", outcome.results)
+    write_json(out / "images.json", outcome.images)
     jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")

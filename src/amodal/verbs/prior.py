@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from amodal.config_methods import PriorConfig
+from amodal.settings import PriorConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from amodal.data.store import AnnotationSet
+    from amodal.prediction import Prediction
     from amodal.priors.prior import Prior
     from amodal.priors.quality import Judged, Row
 
@@ -22,18 +25,7 @@ def fit(
     images: Path | None = None,
     device: str = "auto",
     schema: str = "auto",
-    slots: int = PriorConfig.slots,
-    encoder: Literal[392, 128] = PriorConfig.encoder,
-    fit_on: Literal["both", "amodal"] = PriorConfig.fit_on,
-    encoder_steps: int = PriorConfig.encoder_steps,
-    flow: Literal["network", "nearest"] = PriorConfig.flow,
-    flow_steps: int = PriorConfig.flow_steps,
-    neighbour_share: float = PriorConfig.neighbour_share,
-    key_frame: Literal["amodal", "visible"] = PriorConfig.key_frame,
-    key_aspect: float = PriorConfig.key_aspect,
-    min_occlusion: float = PriorConfig.min_occlusion,
-    rotate: bool = PriorConfig.rotate,
-    seed: int = PriorConfig.seed,
+    **settings: Annotated[Any, PriorConfig],
 ) -> None:
     """Fit encoder E and flow solver S^f, build the memory bank, and tell how good they are before any training.
 
@@ -49,18 +41,7 @@ def fit(
         images: folder of the pictures of the judged file.
         device: where the checkpoint runs: "cpu", "cuda", ...; "auto": the first GPU, or else the CPU.
         schema: schema of the files; "auto" recognises it by its keys.
-        slots: K_s, slots of a class.
-        encoder: length of E's code; 392 (KINS) or 128 (D2SA, COCOA cls).
-        fit_on: masks that E learns to reconstruct; "amodal" alone as earlier work has it.
-        encoder_steps: optimiser steps of E.
-        flow: S^f; "network", or "nearest": the closed form, the offset to the nearest visible block of 2 x 2 cells.
-        flow_steps: optimiser steps of S^f.
-        neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, 0 to 1.
-        key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
-        key_aspect: weight of the visible box's log aspect ratio in the key; 0: not part of it.
-        min_occlusion: objects with a smaller hidden share (0 to 1) stay out of the bank alone.
-        rotate: augment classes short of slots by any rotation (objects seen from above).
-        seed: of fitting, clustering and augmentation.
+        settings: how it is fitted.
     """
     from amodal.data.reader import load
     from amodal.errors import ConfigError
@@ -70,9 +51,8 @@ def fit(
         raise ConfigError("--checkpoint needs --images, the folder of the pictures of the judged file")
     if out.exists() and not (out.is_dir() and ((out / SETTINGS).is_file() or not any(out.iterdir()))):
         raise ConfigError(f"{out} holds something else than a prior; give another OUT")
-    given = locals()
     try:
-        config = PriorConfig(**{name: given[name] for name in PriorConfig.__dataclass_fields__})
+        config = PriorConfig(**settings)
     except ConfigError as error:
         key, _, rule = str(error).partition(" ")
         raise ConfigError(f"--{key.replace('_', '-')} {rule}") from None
@@ -92,10 +72,11 @@ def _fit(
 ) -> None:
     import json
 
+    from amodal.files import replace_folder
     from amodal.priors.fit import HELD_OUT, fit_prior
+    from amodal.priors.prior_io import save_prior
     from amodal.priors.quality import judged_file, judged_objects
     from amodal.priors.report import make_report, report_lines
-    from amodal.train.atomic import replace_folder
     from amodal.train.data import annotation_digest
 
     share = HELD_OUT if other is None else 0.0
@@ -108,16 +89,21 @@ def _fit(
     rows = [] if checkpoint is None or images is None else _detector_rows(prior, judged, checkpoint, images, device)
     report = make_report(prior, fitted, judged, rows, progress=True)
     with replace_folder(out) as folder:
-        prior.save(folder)
+        save_prior(prior, folder)
         (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
     print("\n".join(report_lines(report)))
     print(f"wrote {out}")
 
 
 def _detector_rows(prior: Prior, judged: Judged, checkpoint: str, images: Path, device: str) -> list[Row]:
-    from amodal.predictor import load
+    from amodal.model import load
     from amodal.priors.quality import detector_rows
     from amodal.priors.yardstick import detector_boxes
 
-    boxes, found = detector_boxes(load(checkpoint, device), judged, images, progress=True)
+    model = load(checkpoint, device)
+
+    def detect(image: Tensor) -> Prediction:
+        return model.detect([image.to(model.device)])[0]
+
+    boxes, found = detector_boxes(detect, judged, images, progress=True)
     return detector_rows(prior, judged, boxes, found)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amodal.data.store import AnnotationSet
-    from amodal.models.rcnn import AmodalRCNN
+    from amodal.model import AmodalModel
     from amodal.priors.prior import Prior
     from amodal.viz.priors import Explanation
 
@@ -52,8 +52,8 @@ def show(
 
     from amodal.data.reader import load as load_annotations
     from amodal.errors import ConfigError
-    from amodal.predictor import pick_device
-    from amodal.priors.prior import Prior
+    from amodal.pictures import pick_device
+    from amodal.priors.prior_io import load_prior
 
     if limit < 0:
         raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
@@ -61,7 +61,7 @@ def show(
         raise ConfigError("--checkpoint needs --images, the folder of the images that the model looks at")
     place = pick_device(device)
     annotations = load_annotations(ann, schema=schema)
-    folder = Prior.load(prior, place)
+    folder = load_prior(prior, place)
     rows = choose_rows(annotations, folder.class_names, limit)
     read = _reader(annotations, images)
     if checkpoint is None:
@@ -87,19 +87,16 @@ def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) 
     import numpy as np
 
     from amodal.errors import DataError
-    from amodal.viz.priors import HIDDEN
+    from amodal.viz.priors import HIDDEN, choose_shown
 
     known = np.isin(annotations.labels, [i for i, name in enumerate(annotations.class_names) if name in class_names])
-    low, high = HIDDEN
-    hidden = (annotations.occlude_rate >= low) & (annotations.occlude_rate <= high)
-    rows = np.flatnonzero(known & hidden & ~annotations.crowd & annotations.amodal_known)
-    if not len(rows):
-        ours = ", ".join(class_names[:5])
+    usable = np.flatnonzero(known & ~annotations.crowd & annotations.amodal_known)
+    rows: list[int] = usable[choose_shown(annotations.occlude_rate[usable], limit)].tolist()
+    if not rows:
+        ours, (low, high) = ", ".join(class_names[:5]), HIDDEN
         message = f"no object hidden by {100 * low:.0f} to {100 * high:.0f} % of a class of the prior ({ours})"
         raise DataError(message, file=annotations.path or None)
-    count = min(limit or len(rows), len(rows))
-    chosen: list[int] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)].tolist()
-    return chosen
+    return rows
 
 
 def _reader(annotations: AnnotationSet, images: Path | None) -> Reader:
@@ -119,18 +116,19 @@ def _reader(annotations: AnnotationSet, images: Path | None) -> Reader:
     return lambda row: image(int(annotations.image_index[row]))
 
 
-def _model(checkpoint: str, prior: Prior, device: str) -> AmodalRCNN:
+def _model(checkpoint: str, prior: Prior, device: str) -> AmodalModel:
     """The checkpoint's model, asking this prior.
 
     Raises:
-        ConfigError: the model uses no prior, or one of other classes.
+        ConfigError: the model uses no such prior, or one of other classes.
     """
+    from amodal.checkpoint import prior_kind
     from amodal.errors import ConfigError
-    from amodal.methods.pgexp import PGExp
-    from amodal.predictor import load
+    from amodal.model import load
+    from amodal.settings import EXPANSION_PRIOR
 
     model = load(checkpoint, device)
-    if model.prior is None or not isinstance(model.branch, PGExp):
+    if prior_kind(model.config.method) != EXPANSION_PRIOR:
         raise ConfigError(f"--checkpoint {checkpoint}: this model uses no expansion prior")
     prior.check_classes(model.class_names, model.category_ids)
     model.branch.prior = prior
@@ -138,7 +136,7 @@ def _model(checkpoint: str, prior: Prior, device: str) -> AmodalRCNN:
 
 
 def _from_truth(prior: Prior, annotations: AnnotationSet, rows: list[int]) -> Iterator[tuple[int, Explanation | None]]:
-    from amodal.methods.pgexp_explain import explain_objects
+    from amodal.priors.explain import explain_objects
     from amodal.train.data import annotation_digest
 
     own = bool(prior.data) and prior.data == annotation_digest(annotations)
@@ -148,10 +146,10 @@ def _from_truth(prior: Prior, annotations: AnnotationSet, rows: list[int]) -> It
 
 
 def _from_model(
-    model: AmodalRCNN, annotations: AnnotationSet, rows: list[int], read: Reader
+    model: AmodalModel, annotations: AnnotationSet, rows: list[int], read: Reader
 ) -> Iterator[tuple[int, Explanation | None]]:
     """For each object the detection of its class whose amodal box is nearest; None where none is near."""
-    from amodal.methods.pgexp_explain import explain_image
+    from amodal.pictures import explain_image
     from amodal.viz.priors import find_box
 
     index, found = -1, []

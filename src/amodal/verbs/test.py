@@ -28,7 +28,7 @@ def test(
         batch: images of equal size that go through the network together.
     """
     from amodal.errors import ConfigError
-    from amodal.testing import run_test
+    from amodal.score import run_test
 
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")

@@ -7,9 +7,10 @@ the report sets as a page and :func:`figure` as one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from amodal.viz.instances import label_font
@@ -39,6 +40,21 @@ HIDDEN = (0.15, 0.85)
 
 TOP = 3
 """Priors of each kind that are shown."""
+
+
+def choose_shown(hidden: npt.ArrayLike, count: int) -> list[int]:
+    """Positions of the objects whose priors are shown: hidden as much as :data:`HIDDEN` says, at even steps.
+
+    Args:
+        hidden: [N], hidden share of each object, 0 to 1.
+        count: how many at most; 0: all.
+    """
+    low, high = HIDDEN
+    share = np.asarray(hidden, dtype=np.float64)
+    fits = np.flatnonzero((share >= low) & (share <= high))
+    steps = np.linspace(0, len(fits) - 1, min(count or len(fits), len(fits))).round().astype(int)
+    chosen: list[int] = fits[steps].tolist()
+    return chosen
 
 
 @dataclass
@@ -98,7 +114,7 @@ class Reranked:
 
 @dataclass
 class Explanation:
-    """One object on its way through PGExp. Boxes are xyxy pixels of the image; K may be 0.
+    """One object on its way to an amodal mask. Boxes are xyxy pixels of the image; K may be 0.
 
     Attributes:
         name: class name.
@@ -123,6 +139,21 @@ class Explanation:
     boxes: BoxPriors | None = None
     flows: FlowPriors | None = None
     reranked: Reranked | None = None
+
+    def scaled(self, scale: Floats) -> Explanation:
+        """The same object in another size of the image; boxes times ``scale`` [4]."""
+        boxes, flows, reranked = self.boxes, self.flows, self.reranked
+        return replace(
+            self,
+            frame=self.frame * scale,
+            visible_box=self.visible_box * scale,
+            amodal_box=None if self.amodal_box is None else self.amodal_box * scale,
+            boxes=None if boxes is None else replace(boxes, boxes=boxes.boxes * scale),
+            flows=None if flows is None else replace(flows, box=flows.box * scale),
+            reranked=None
+            if reranked is None
+            else replace(reranked, boxes=reranked.boxes * scale, context=reranked.context * scale),
+        )
 
 
 @dataclass

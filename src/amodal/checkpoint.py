@@ -1,0 +1,165 @@
+"""What a checkpoint folder holds: ``config.yaml``, ``model.safetensors``, ``README.md``, and ``prior/`` if any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from amodal.config import ModelConfig
+from amodal.config_io import VERSION, check_version, dump_yaml, read_yaml, structure, to_dict
+from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.evaluation.table import COLUMNS, PARTS
+from amodal.files import PICKLES
+from amodal.models.branch import Prior, PriorMaker
+from amodal.models.rcnn import AmodalRCNN
+from amodal.settings import MethodConfig, PriorKind
+from amodal.systems import resolve
+from amodal.version import __version__
+
+CONFIG, WEIGHTS, CARD, PRIOR = "config.yaml", "model.safetensors", "README.md", "prior"
+FILES = (CONFIG, WEIGHTS, CARD, f"{PRIOR}/*")
+"""Patterns of all that a checkpoint holds."""
+
+
+def save_model(
+    model: AmodalRCNN, folder: str | Path, card: Mapping[str, Any] | None = None, *, half: bool = False
+) -> None:
+    """Writes a checkpoint into ``folder`` (made where missing, files of the same names replaced).
+
+    Args:
+        model: the detector.
+        folder: where to.
+        card: what the model card tells beside the model: "metrics" (as in metrics.json), "data", "steps", "notes".
+        half: store floating-point tensors as float16, half the size; loading gives float32 again.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = to_dict(model.config)
+    system = settings.pop("system")
+    settings["backbone"]["weights"] = None  # They are in the file; loading must not download others first.
+    data = {
+        "version": VERSION,
+        "system": system,
+        "class_names": list(model.class_names),
+        "category_ids": [int(value) for value in model.category_ids],
+        "model": settings,
+    }
+    (folder / CONFIG).write_text(dump_yaml(data), encoding="utf-8")
+    save_file(_state(model, half), folder / WEIGHTS, metadata={"format": "pt"})
+    kind = prior_kind(model.config.method)
+    if kind is not None:
+        maker_of(kind).save(model.branch.prior, folder / PRIOR)
+    (folder / CARD).write_text(model_card(model, card or {}), encoding="utf-8")
+
+
+def prior_kind(method: MethodConfig | None) -> PriorKind | None:
+    """The kind of prior that a system with these settings needs; None: none."""
+    return None if method is None else method.prior_kind
+
+
+def maker_of(kind: PriorKind) -> PriorMaker:
+    """What fits, saves and loads priors of a kind."""
+    maker: PriorMaker = resolve(kind.maker)
+    return maker
+
+
+def load_prior(folder: str | Path, method: MethodConfig | None, device: torch.device | str = "cpu") -> Prior:
+    """The prior in a folder, of the kind that a system with these settings needs."""
+    kind = prior_kind(method)
+    if kind is None:
+        raise ConfigError(f"{folder}: the system as configured uses no prior")
+    return maker_of(kind).load(folder, device)
+
+
+def check_folder(folder: str | Path) -> Path:
+    """``folder`` as a path, refused with a :class:`WeightsError` where it can be no checkpoint."""
+    folder = Path(folder)
+    if folder.suffix.lower() in PICKLES and not folder.is_dir():
+        raise WeightsError(f"{folder}: pickled weights are never loaded; give a folder with {CONFIG} and {WEIGHTS}")
+    if not folder.exists():
+        raise WeightsError(f"{folder}: no such checkpoint folder")
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: not a folder; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    return folder
+
+
+def read_checkpoint_config(folder: Path) -> tuple[ModelConfig, list[str], list[int]]:
+    """Model settings, class names and category ids of a checkpoint folder."""
+    path = folder / CONFIG
+    data = read_yaml(path)
+    check_version(data.pop("version", 1), path)
+    known = ["system", "class_names", "category_ids", "model"]
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), known)}")
+    for key in known:
+        if key not in data:
+            raise ConfigError(f"{path}: {key} is missing")
+    names, ids, settings = data["class_names"], data["category_ids"], data["model"]
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: model is {settings!r}, must be a mapping of settings")
+    if not _is_list(names, str) or not names:
+        raise ConfigError(f"{path}: class_names must be a list of names")
+    if not _is_list(ids, int) or len(set(ids)) != len(ids) or len(ids) != len(names):
+        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+    return structure(ModelConfig, {**settings, "system": data["system"]}, str(path)), names, ids
+
+
+def model_card(model: AmodalRCNN, facts: Mapping[str, Any]) -> str:
+    """Markdown with the front matter that Hugging Face reads.
+
+    Args:
+        model: the detector.
+        facts: "metrics" (as in metrics.json), "data" (training data, text), "steps", "notes"; each may be absent.
+    """
+    config = model.config
+    classes = ", ".join(model.class_names)
+    parts = [
+        "---\nlibrary_name: amodal\npipeline_tag: image-segmentation\ntags: [amodal, instance-segmentation]\n---",
+        f"# {config.system} for {len(model.class_names)} classes",
+        "Amodal instance segmentation: for every object its whole shape, hidden parts included.",
+        '```python\nimport amodal\n\nmodel = amodal.load("this folder or its Hugging Face id")\n'
+        'prediction = model.predict("picture.png", threshold=0.5)\n```',
+        "## Model",
+        f"- system: {config.system}; backbone: {config.backbone.name}\n"
+        f"- test images: shorter side {config.transform.test_min_size} pixels, longer side at most"
+        f" {config.transform.test_max_size}\n"
+        f"- classes: {classes}\n- written by amodal {__version__}",
+    ]
+    training = [f"- {key}: {facts[key]}" for key in ("data", "steps", "notes") if facts.get(key)]
+    if training:
+        parts += ["## Training", "\n".join(training)]
+    if facts.get("metrics"):
+        parts += ["## Metrics", _table(facts["metrics"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    rows = ["| part | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for part, _ in PARTS:
+        values = metrics.get(part) or {}
+        rows.append(f"| {part} | " + " | ".join(_percent(values.get(name)) for name in COLUMNS) + " |")
+    counted = f"{metrics.get('images', '?')} images, {metrics.get('instances', '?')} instances"
+    return f"Percent, on {counted}.\n\n" + "\n".join(rows)
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, (int, float)) else "-"
+
+
+def _state(model: AmodalRCNN, half: bool) -> dict[str, Tensor]:
+    state = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        small = value.half() if half and value.is_floating_point() else value
+        state[name] = small if bool(torch.isfinite(small).all()) else value  # Too large for float16: kept as it is.
+    return state
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)

@@ -1,0 +1,157 @@
+"""Files and folders that are either old or new, never half written, whenever the process is killed.
+
+And tensors that are checked before anyone sees them: only safetensors are read, nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amodal.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+"""Endings of files that are pickles, and never loaded."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def replace_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``folder`` that takes its place when the block ends without an exception.
+
+    Everything in it is on disk before the swap. On Linux the swap is one system call; elsewhere it is two renames, and
+    :func:`recover` mends the moment between them.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = _side(folder, "new"), _side(folder, "old")
+    recover(folder)
+    fresh.mkdir()
+    try:
+        yield fresh
+        _sync_tree(fresh)
+        if folder.exists() and _exchange(fresh, folder):
+            fresh.rename(old)
+        else:
+            if folder.exists():
+                folder.rename(old)
+            fresh.rename(folder)
+        _sync(folder.parent)
+    finally:
+        recover(folder)
+
+
+def recover(folder: str | Path) -> None:
+    """Removes what a killed :func:`replace_folder` left beside ``folder``; puts the old one back if none is there."""
+    folder = Path(folder)
+    fresh, old = _side(folder, "new"), _side(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_json(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON list, one row a line, written at once: the file is old or new, never half."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
+        for position, row in enumerate(rows):
+            file.write(("[\n" if position == 0 else ",\n") + json.dumps(row))
+        file.write("\n]\n" if rows else "[]\n")
+    beside.replace(path)
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, by name, with the shapes and dtypes of ``expected``.
+
+    Args:
+        path: the file.
+        expected: what must be there, no more and no less.
+        owner: what asks for these tensors, for messages.
+
+    Raises:
+        WeightsError: naming file and tensor.
+    """
+    tensors: dict[str, Tensor] = {}
+    with open_weights(path) as file:
+        names = set(file.keys())
+        missing = [name for name in expected if name not in names]
+        surplus = sorted(names - set(expected))
+        if missing or surplus:
+            what = f"tensor {missing[0]!r} is missing" if missing else f"tensor {surplus[0]!r} is unknown"
+            raise WeightsError(f"{path}: {what} ({len(missing)} missing, {len(surplus)} unknown); asked by {owner}")
+        for name, like in expected.items():
+            shape = list(file.get_slice(name).get_shape())
+            if shape != list(like.shape):
+                raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, {owner} asks for {list(like.shape)}")
+        for name, like in expected.items():
+            tensors[name] = _checked(file.get_tensor(name), like, name, path)
+    return tensors
+
+
+@contextlib.contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """A safetensors file open for reading; each of its faults is a :class:`WeightsError` that names it."""
+    if not path.is_file():
+        others = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in PICKLES)
+        hint = f" ({others[0]} is pickled and never loaded)" if others else ""
+        raise WeightsError(f"{path}: no such file{hint}")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: no whole safetensors file ({error})") from None
+
+
+def _side(folder: Path, role: str) -> Path:
+    return folder.with_name(f".{folder.name}.{role}")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swaps two folders in one step; False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checked(value: Tensor, like: Tensor, name: str, path: Path) -> Tensor:
+    import torch
+
+    if value.is_floating_point() != like.is_floating_point():
+        raise WeightsError(f"{path}: tensor {name!r} is {value.dtype}, must be {like.dtype}")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
+    return value.to(like.dtype)

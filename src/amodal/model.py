@@ -1,0 +1,270 @@
+"""Where a model comes from: settings, a checkpoint folder, the weights that ship, or the Hugging Face Hub.
+
+The network itself (:mod:`amodal.models.rcnn`) knows tensors only; here it gets pictures, a prior and a home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils._validators import validate_repo_id
+
+from amodal import checkpoint
+from amodal.config import ModelConfig
+from amodal.errors import ConfigError, WeightsError
+from amodal.files import open_weights, read_weights
+from amodal.models.backbone import build_backbone
+from amodal.models.branch import Prior
+from amodal.models.initial_weights import initialise
+from amodal.models.rcnn import AmodalRCNN
+from amodal.models.rpn import RegionProposalNetwork
+from amodal.models.transform import Transform
+from amodal.pictures import pick_device, predict_images
+from amodal.systems import find, resolve
+
+T = TypeVar("T")
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Folder of the weights that ship with the package."""
+
+
+class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignore]
+    """A detector that takes pictures, and that is saved, loaded and shared as a checkpoint folder."""
+
+    @property
+    def prior(self) -> Prior | None:
+        """What the system knows before training; None where it uses nothing."""
+        return self.branch.prior
+
+    def predict(self, source: Any, threshold: float = 0.5) -> Any:
+        """Predictions for a path, PIL image or uint8 array [H, W, 3], or a list for a list of them.
+
+        Args:
+            source: the image or images.
+            threshold: least score, 0 to 1.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        if isinstance(source, list | tuple):
+            return predict_images(self, list(source), threshold)
+        return predict_images(self, [source], threshold)[0]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        # The mixin would add a config.json of its own beside config.yaml.
+        self._hub_mixin_config = None
+        checkpoint.save_model(self, save_directory)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        device: str = "cpu",
+    ) -> AmodalModel:
+        """The detector of a checkpoint folder or a Hugging Face id, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: folder, or id such as "me/pgexp-kins".
+            force_download: download again what the cache holds.
+            token: Hugging Face token; None: the stored one.
+            cache_dir: where downloads go; None: Hugging Face's own cache.
+            local_files_only: never use the network.
+            revision: branch, tag or commit of the Hugging Face repository.
+            device: where the model goes.
+        """
+        name = str(pretrained_model_name_or_path)
+        if Path(name).is_dir():
+            return load_model(name, device)
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            allow_patterns=list(checkpoint.FILES),
+        )
+        return load_model(folder, device)
+
+
+def load(source: str | Path, device: str | torch.device | None = None) -> AmodalModel:
+    """A trained detector in eval mode.
+
+    Args:
+        source: checkpoint folder, name of weights that ship with the package ("nano-scenes-v1"), or the id of a
+            Hugging Face repository such as "me/pgexp-kins". A folder that exists comes first.
+        device: "cpu", "cuda", "cuda:1", ...; None or "auto": the first GPU, or else the CPU.
+
+    Raises:
+        WeightsError: no such folder or repository, or its weights are damaged or do not fit its configuration.
+        ConfigError: the device is unknown or not there, or the configuration is damaged.
+    """
+    chosen = pick_device(device)
+    path = Path(source)
+    if not path.exists():
+        if str(source) in shipped_names():
+            path = SHIPPED / str(source)
+        elif _is_hub_id(str(source)):
+            path = _download(str(source))
+    return load_model(path, chosen)
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights that ship with the package."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir()) if SHIPPED.is_dir() else []
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> AmodalModel:
+    """The detector of a checkpoint folder, in eval mode.
+
+    Raises:
+        ConfigError: ``config.yaml`` or the prior's is missing, damaged or of a newer release.
+        WeightsError: weights or prior are missing, damaged, pickled, not finite, or do not fit the configuration.
+    """
+    folder = checkpoint.check_folder(folder)
+    config, class_names, category_ids = checkpoint.read_checkpoint_config(folder)
+    with open_weights(folder / checkpoint.WEIGHTS):
+        pass  # A damaged file is found before the model is built.
+    prior = folder / checkpoint.PRIOR if checkpoint.prior_kind(config.method) else None
+    model = build(
+        config.system,
+        len(class_names),
+        config=config,
+        class_names=class_names,
+        category_ids=category_ids,
+        prior=prior,
+    )
+    expected = model.state_dict()
+    tensors = read_weights(folder / checkpoint.WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def build(
+    system: str,
+    num_classes: int,
+    *,
+    config: ModelConfig | None = None,
+    class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+    prior: str | Path | Prior | None = None,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+) -> AmodalModel:
+    """A detector for a system, in training mode.
+
+    Args:
+        system: name in :data:`amodal.systems.SYSTEMS`, or "my_module:MySystem" (:func:`amodal.systems.find`).
+        num_classes: classes, background not counted.
+        config: settings; None: the defaults (ResNet-50-FPN). Its ``system`` is replaced by the argument.
+        class_names: name of each class; None: "class 1", "class 2", ...
+        category_ids: id of each class in annotation files; None: 1, 2, ...
+        prior: a prior or its folder (``amodal prior fit``), where the system as configured uses one. Classes that are
+            not named in the arguments are then the prior's.
+        weights: initial weights instead of ``config.backbone.weights``: torchvision name or .safetensors file.
+        pretrained: load these weights; False where a checkpoint's follow at once. Layers stay frozen as configured.
+        seed: of the random initialisation; the global random state is left as it was.
+
+    Raises:
+        ConfigError: unknown system, or settings that do not fit together.
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    config = complete(replace(config or ModelConfig(), system=system))
+    if num_classes < 1:
+        raise ConfigError(f"num_classes is {num_classes}, must be >= 1")
+    if weights is not None:
+        config = replace(config, backbone=replace(config.backbone, weights=str(weights)))
+    expansion = _prior(config, prior)
+    if expansion is not None and len(expansion.class_names) == num_classes:
+        class_names = expansion.class_names if class_names is None else class_names
+        category_ids = expansion.category_ids if category_ids is None else category_ids
+    names = _checked("class_names", class_names, [f"class {i}" for i in range(1, num_classes + 1)])
+    ids = _checked("category_ids", category_ids, list(range(1, num_classes + 1)))
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"category_ids repeat an id: {ids}")
+    if expansion is not None:
+        expansion.check_classes(names, ids)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        entry = find(system)
+        model = AmodalModel(
+            transform=Transform(config.transform),
+            backbone=build_backbone(config.backbone),
+            rpn=RegionProposalNetwork(config.backbone.channels, config.rpn),
+            box_head=resolve(entry.box_head)(config, num_classes),
+            branch=resolve(entry.branch)(config, num_classes, expansion),
+            config=config,
+            class_names=[str(name) for name in names],
+            category_ids=[int(value) for value in ids],
+        )
+    if pretrained and config.backbone.weights is not None:
+        initialise(model, config.backbone.weights)
+    return model
+
+
+def complete(config: ModelConfig) -> ModelConfig:
+    """Settings in which ``method`` is an object of the system's own class, its defaults where it was None.
+
+    Raises:
+        ConfigError: unknown system, or settings of another system's class.
+    """
+    wanted = find(config.system).settings
+    method = wanted() if config.method is None else config.method
+    if not isinstance(method, wanted):
+        raise ConfigError(f"model.method is {type(method).__name__}, {config.system} needs {wanted.__name__}")
+    return replace(config, method=method)
+
+
+def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:
+    """The prior of a system that uses one, with what the settings ask of it checked."""
+    method = config.method
+    kind = checkpoint.prior_kind(method)
+    name = f"{find(config.system).title} ({config.system}) as configured"
+    if method is None or kind is None:
+        if given is not None:
+            shown = str(given) if isinstance(given, str | Path) else "as an object"
+            raise ConfigError(f"prior {shown!r} is given, but {name} uses none")
+        return None
+    if given is None:
+        article = "an" if kind.title[0] in "aeiou" else "a"
+        raise ConfigError(f"{name} needs {article} {kind.title}: give prior=FOLDER (amodal prior fit)")
+    prior = checkpoint.load_prior(given, method) if isinstance(given, str | Path) else given
+    method.check_prior(prior.config)
+    return prior
+
+
+def _checked(key: str, given: Sequence[T] | None, default: list[T]) -> list[T]:
+    """``given`` or the default; of the default's length."""
+    values = default if given is None else list(given)
+    if len(values) != len(default):
+        raise ConfigError(f"{key} has {len(values)} entries, must be {len(default)}")
+    return values
+
+
+def _is_hub_id(source: str) -> bool:
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return source.count("/") == 1 and not source.startswith(".")
+
+
+def _download(repository: str) -> Path:
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(checkpoint.FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{repository}: no such folder, and not to be had from the hub ({reason})") from error

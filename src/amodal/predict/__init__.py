@@ -1,0 +1,1 @@
+"""Predicting many files: which ones, in how many processes, resumed after a kill."""

@@ -1,0 +1,284 @@
+"""Predicting many files: shared between processes, resumed after a kill, one results list in the end.
+
+Every process writes what it has found to ``OUT/parts/*.json`` every few seconds, each part at once (written beside,
+then renamed). A later run with the same weights and settings takes finished images from the parts; an image whose file
+has changed since is predicted anew. When all are done, the main process merges the parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from amodal.data.images import read_image
+from amodal.errors import DataError
+from amodal.files import write_json
+from amodal.models.rcnn import AmodalRCNN
+from amodal.pictures import Pixels, groups, pick_device, predict_batch
+from amodal.prediction import Prediction
+
+FLUSH_SECONDS = 10.0
+PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to predict.
+
+    Attributes:
+        image_id: its id in the results.
+        path: where it lies.
+        file_name: its name in the results.
+        size: (height, width) that annotations say, None where there are none.
+        overlay: file name of its picture in OUT/overlays, None for no picture.
+    """
+
+    image_id: int
+    path: Path
+    file_name: str
+    size: tuple[int, int] | None = None
+    overlay: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a job, in the order of its items.
+
+    Attributes:
+        results: results of all images, in the results format with ``file_name`` added.
+        images: ``{"id", "file_name", "height", "width", "objects"}`` or ``{"id", "file_name", "error"}`` of each image.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """Images that could not be read."""
+        return [image for image in self.images if "error" in image]
+
+
+class Team:
+    """The processes that ``accelerate launch`` started; one process on its own is a team, too.
+
+    Attributes:
+        rank: number of this process.
+        size: how many there are.
+        device: where this process computes.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._state: Any = None
+        if self.size == 1:
+            self.rank, self.device = 0, pick_device(device)
+            return
+        from datetime import timedelta
+
+        from accelerate import PartialState
+
+        # The shards of a long job need not end within the half hour that a barrier waits by default.
+        self._state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+        self.rank, self.device = int(self._state.process_index), torch.device(self._state.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process merges, evaluates and prints."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when every process is here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+    def close(self) -> None:
+        """Ends the connection between the processes."""
+        if self._state is not None:
+            self._state.destroy_process_group()
+
+
+def run(
+    model: AmodalRCNN,
+    items: Sequence[Item],
+    out: Path,
+    *,
+    threshold: float,
+    batch: int = 1,
+    team: Team | None = None,
+    flush_seconds: float = FLUSH_SECONDS,
+) -> Outcome | None:
+    """Predict all items and merge what every process has found.
+
+    Args:
+        model: the detector.
+        items: the same list in every process.
+        out: folder for parts and overlays, shared by all processes.
+        threshold: lowest score that is kept.
+        batch: pictures of equal size that go through the network together.
+        team: the processes; None: this one alone.
+        flush_seconds: how long results are held before they are written.
+
+    Returns:
+        Everything, in the main process; None in the others.
+    """
+    team = team or Team("cpu")
+    parts = out / PARTS
+    if team.is_main:
+        _prepare(parts, _fingerprint(model, threshold, items))
+        if any(item.overlay for item in items):
+            (out / "overlays").mkdir(exist_ok=True)
+    team.wait()
+    done = _finished(parts, items)
+    team.wait()  # Nobody writes a part before all have read the list of finished images.
+    pending = [item for item in items if item.image_id not in done]
+    with tqdm(total=len(items), initial=len(done), desc="predict", unit="image", disable=not team.is_main) as bar:
+        for written in _shard(model, pending[team.rank :: team.size], out, threshold, batch, flush_seconds):
+            bar.update(min(written * team.size, len(items) - bar.n))
+    team.wait()
+    if not team.is_main:
+        return None
+    return _merge(parts, items)
+
+
+def clear(out: Path) -> None:
+    """Removes the parts of a finished job."""
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item]) -> str:
+    """What parts depend on beside the files themselves."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    listed = [(item.image_id, item.file_name, item.overlay) for item in items]
+    digest.update(json.dumps([threshold, repr(model.config), listed]).encode())
+    return digest.hexdigest()
+
+
+def _prepare(parts: Path, fingerprint: str) -> None:
+    """An existing folder of the same job stays, any other is replaced by an empty one."""
+    mark = parts / "job.txt"
+    if mark.is_file() and mark.read_text() == fingerprint:
+        return
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    mark.write_text(fingerprint)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file, to notice that it has changed; zeros where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _entries(parts: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(parts.glob("*.json")):
+        yield from json.loads(path.read_text(encoding="utf-8"))
+
+
+def _finished(parts: Path, items: Sequence[Item]) -> set[int]:
+    """Ids of images that are done and whose files have not changed since; unreadable ones are tried again."""
+    stamps = {item.image_id: _stamp(item.path) for item in items}
+    last = {entry["image"]["id"]: entry for entry in _entries(parts)}
+    return {
+        number
+        for number, entry in last.items()
+        if "error" not in entry["image"] and entry["stamp"] == stamps.get(number)
+    }
+
+
+def _merge(parts: Path, items: Sequence[Item]) -> Outcome:
+    last = {entry["image"]["id"]: entry for entry in _entries(parts)}
+    outcome = Outcome()
+    for item in items:
+        entry = last[item.image_id]
+        outcome.images.append(entry["image"])
+        outcome.results.extend(entry["results"])
+    return outcome
+
+
+def _shard(
+    model: AmodalRCNN, items: Sequence[Item], out: Path, threshold: float, batch: int, flush_seconds: float
+) -> Iterator[int]:
+    """Predicts the items of this process and writes its parts; yields how many images each step has finished."""
+    held: list[dict[str, Any]] = []
+    since = time.monotonic()
+    for group in groups(_read_ahead(items, ahead=2 * batch), batch, _size):
+        pictures = [read.pixels for read in group if read.pixels is not None]
+        found = iter(predict_batch(model, pictures, threshold))
+        held += [_entry(read, None if read.pixels is None else next(found), out) for read in group]
+        if time.monotonic() - since >= flush_seconds:
+            _write_part(out / PARTS, held)
+            held, since = [], time.monotonic()
+        yield len(group)
+    _write_part(out / PARTS, held)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was read, or why it could not be."""
+
+    item: Item
+    pixels: Pixels | None = None
+    error: str | None = None
+
+
+def _entry(read: _Read, prediction: Prediction | None, out: Path) -> dict[str, Any]:
+    """What the parts keep of one file; draws its picture."""
+    item = read.item
+    image: dict[str, Any] = {"id": item.image_id, "file_name": item.file_name}
+    results: list[dict[str, Any]] = []
+    if prediction is None:
+        image["error"] = read.error
+    else:
+        height, width = prediction.image_size
+        image.update(height=height, width=width, objects=len(prediction))
+        results = [{**result, "file_name": item.file_name} for result in prediction.to_coco(item.image_id)]
+        if item.overlay is not None:
+            prediction.draw(out / "overlays" / item.overlay)
+    return {"image": image, "results": results, "stamp": _stamp(item.path)}
+
+
+def _write_part(parts: Path, entries: Sequence[dict[str, Any]]) -> None:
+    if entries:
+        # Nanoseconds first: sorted by name, a later part of the same image comes later and wins.
+        write_json(parts / f"{time.time_ns():020d}-{entries[0]['image']['id']}.json", entries)
+
+
+def _read_ahead(items: Sequence[Item], ahead: int) -> Iterator[_Read]:
+    """Decoded pictures in order; threads decode the next ones while the network works."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting: deque[Future[_Read]] = deque()
+        for item in items:
+            waiting.append(pool.submit(_read, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _size(read: _Read) -> tuple[int, ...] | None:
+    return None if read.pixels is None else read.pixels.shape
+
+
+def _read(item: Item) -> _Read:
+    try:
+        return _Read(item, read_image(item.path, size=item.size))
+    except DataError as error:
+        return _Read(item, error=error.reason)

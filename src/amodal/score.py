@@ -1,0 +1,182 @@
+"""A checkpoint against annotated images: predict, evaluate, report. Behind ``amodal test`` and ``amodal demo``."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amodal.data.images import safe_join
+from amodal.data.reader import load as load_annotations
+from amodal.errors import DataError, WeightsError
+from amodal.evaluation import prepare, table
+from amodal.files import write_json
+from amodal.model import SHIPPED as SHIPPED_FOLDER
+from amodal.model import load
+from amodal.pictures import explain_image
+from amodal.predict import jobs
+from amodal.report import write_report
+from amodal.report.priors import explain_cases
+from amodal.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from amodal.data.store import AnnotationSet
+    from amodal.models.rcnn import AmodalRCNN
+
+THRESHOLD = 0.05
+"""Lowest score that counts in AP."""
+
+SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
+DEMO_SEED = 20_260_000
+"""Seed of the demo's scenes; no training or tuning uses it."""
+
+
+def run_demo(out: Path, device: str = "auto", images: int = 40) -> dict[str, Any]:
+    """Draws scenes into OUT/scenes and tests the weights that ship with the package on them.
+
+    Raises:
+        WeightsError: the package was installed without its weights.
+    """
+    from amodal.data.scenes.dataset import write_dataset
+
+    if not SHIPPED.is_dir():
+        raise WeightsError(f"{SHIPPED}: the weights that ship with the package are not there; install it anew")
+    scenes = write_dataset(out / "scenes", images=images, seed=DEMO_SEED, overwrite=True, progress=True)
+    return run_test(
+        str(SHIPPED), scenes, scenes.parent / "images", out, device=device, title="amodal demo: drawn scenes"
+    )
+
+
+def run_test(
+    checkpoint: str,
+    annotations: Path,
+    images: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    batch: int = 1,
+    title: str | None = None,
+) -> dict[str, Any]:
+    """Predicts, evaluates, writes predictions.json, metrics.json and report.html into ``out``, prints the table.
+
+    Args:
+        checkpoint: folder or hub id.
+        annotations: annotation file in any known schema.
+        images: folder that its file names are relative to.
+        out: folder for the results.
+        device: name, or "auto".
+        batch: images of equal size that go through the network together.
+        title: headline of the report; None: named after the annotation file.
+
+    Returns:
+        The metrics; empty in all processes but the main one.
+
+    Raises:
+        DataError: an image is missing or unreadable, or no class of the checkpoint is annotated.
+    """
+    truth = load_annotations(annotations)
+    items = list_items(truth, images)
+    team = jobs.Team(device)
+    model = load(checkpoint, team.device)
+    category_of = match_classes(model, truth)
+    started = time.monotonic()
+    outcome = jobs.run(model, items, out, threshold=THRESHOLD, batch=batch, team=team)
+    seconds = time.monotonic() - started
+    team.close()
+    if outcome is None:
+        return {}
+    _require_all_read(outcome, annotations)
+    results = translate(outcome.results, category_of)
+    write_json(out / "predictions.json", results)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        evaluation = prepare(truth, results)
+    metrics = evaluation.metrics(per_class=True)
+    kept = {key: value for key, value in metrics.items() if key != "per_class"}
+    (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
+    report = write_report(
+        out,
+        evaluation,
+        images,
+        metrics=metrics,
+        title=title or f"{model.config.system} on {annotations.name}",
+        facts=_facts(model, checkpoint, annotations, team.device, len(items) / max(seconds, 1e-9)),
+        priors=priors,
+    )
+    jobs.clear(out)
+    print(table(kept))
+    print(f"\nreport: {report}")
+    return kept
+
+
+def list_items(truth: AnnotationSet, images: Path) -> list[jobs.Item]:
+    """The images of an annotation set as files to predict.
+
+    Raises:
+        DataError: the folder or a file is not there.
+    """
+    if not images.is_dir():
+        raise DataError("no such image folder", file=images)
+    items = []
+    for number, name, height, width in zip(
+        truth.image_ids.tolist(), truth.file_names, truth.heights.tolist(), truth.widths.tolist(), strict=True
+    ):
+        path = safe_join(images, name, image_id=number)
+        if not path.is_file():
+            raise DataError(f"{name} is not in {images}", file=truth.path, image_id=number)
+        items.append(jobs.Item(number, path, name, size=(height, width)))
+    return items
+
+
+def match_classes(model: AmodalRCNN, truth: AnnotationSet) -> dict[int, int | None]:
+    """Category id of the annotations for each one of the checkpoint: by name, None for a class that is not annotated.
+
+    Raises:
+        DataError: no name of the checkpoint is among the annotations' classes.
+    """
+    there = dict(zip(truth.class_names, truth.category_ids, strict=True))
+    found = {own: there.get(name) for own, name in zip(model.category_ids, model.class_names, strict=True)}
+    if all(category is None for category in found.values()):
+        ours, theirs = ", ".join(model.class_names[:5]), ", ".join(truth.class_names[:5])
+        raise DataError(f"no class of the checkpoint ({ours}) is annotated ({theirs})", file=truth.path)
+    return found
+
+
+def translate(results: list[dict[str, Any]], category_of: Mapping[int, int | None]) -> list[dict[str, Any]]:
+    """Results with the annotations' category ids; those of classes that are not annotated are left out."""
+    translated = [{**result, "category_id": category_of[result["category_id"]]} for result in results]
+    return [result for result in translated if result["category_id"] is not None]
+
+
+def _require_all_read(outcome: jobs.Outcome, annotations: Path) -> None:
+    if outcome.failed:
+        first, more = outcome.failed[0], len(outcome.failed) - 1
+        others = f" (and {more} more images)" if more else ""
+        raise DataError(f"{first['file_name']}: {first['error']}{others}", file=annotations, image_id=first["id"])
+
+
+def _facts(model: AmodalRCNN, checkpoint: str, annotations: Path, device: torch.device, speed: float) -> dict[str, str]:
+    """What the report tells about the run."""
+    import torch
+
+    parameters = sum(value.numel() for value in model.parameters())
+    shown = Path(checkpoint).name if Path(checkpoint).exists() else checkpoint
+    return {
+        "System": model.config.system,
+        "Checkpoint": shown,
+        "Backbone": model.config.backbone.name,
+        "Parameters": f"{parameters / 1e6:.1f} million",
+        "Classes": ", ".join(model.class_names),
+        "Annotations": annotations.name,
+        "Lowest score": f"{THRESHOLD}",
+        "Device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "Speed": f"{speed:.1f} images a second, reading and encoding included",
+        "Versions": f"amodal {__version__}, torch {torch.__version__}",
+    }

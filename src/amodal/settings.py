@@ -1,0 +1,180 @@
+"""Settings of single systems, and of what they fit to masks before they are trained. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from amodal.errors import ConfigError, require
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of a fit to masks that precedes training; each kind of prior has a subclass. YAML: ``prior_fit``."""
+
+
+@dataclass(frozen=True)
+class PriorKind:
+    """What is fitted to the training masks before a detector is trained, frozen, and kept beside its weights.
+
+    Attributes:
+        title: its name in messages, such as "expansion prior".
+        settings: class of the settings of its fit.
+        maker: fits, saves and loads it: "module:NAME", or an object with the functions of
+            :class:`amodal.models.branch.PriorMaker`.
+    """
+
+    title: str
+    settings: type[FitConfig]
+    maker: Any
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Settings that belong to one system; a system that has any has a subclass."""
+
+    @property
+    def prior_kind(self) -> PriorKind | None:
+        """The prior that the system as configured needs; None: it needs none."""
+        return None
+
+    def check_prior(self, fitted: FitConfig) -> None:
+        """Refuses a prior fitted with ``fitted`` that can never serve these settings, with a :class:`ConfigError`."""
+        return None
+
+
+@dataclass(frozen=True)
+class PGExpConfig(MethodConfig):
+    """PGExp (Chen et al., AAAI 2023). The defaults are set #6 of Table 1; with ``rerank: occluder`` it is PGExp+.
+
+    Attributes:
+        box_expansion: how B^o becomes B^a (Sec. 3.2). "none": it stays; "plain": a box head without prior, on the maps
+            of B^v and B^o; "prior": the prior-guided amodal box head.
+        mask_expansion: how the amodal mask is predicted (Sec. 3.3). "plain": from F^e alone; "prior": flow-warped
+            features; "masks": the retrieved amodal masks are concatenated instead (the paper's rejected variant).
+        detects: which box RPN and box head look for; "visible" is the paper's other rejected variant and needs a box
+            expansion and a prior with ``key_frame: visible``.
+        k: K, priors retrieved for an object.
+        aggregate: "concat": K maps concatenated in order of distance and squeezed (paper); "attention": a weighted mean
+            over the priors whose weights see distance and consistency, any K at test.
+        rerank: "occluder" (PGExp+) keeps the K of ``candidates`` priors that agree best with what else is seen.
+        candidates: priors retrieved before re-ranking, at least ``k``.
+        rerank_weight: weight of a candidate's inconsistency beside its relative distance; null: the prior's fitted one.
+        train_boxes: B^o in training: the sampled proposal, or the box head's "decoded" box for the object's class.
+        reference: box that the deltas of the box expansion refer to: B^v ("visible", paper), B^o ("original"), or
+            "mixed": each of its edges is a weighted mean of those of B^o, B^v and, with a prior, the box of the median
+            T^r_k(B^v), with weights that the head gives, which then also sees in numbers where these boxes lie.
+        delta_weights: Faster R-CNN delta weights (x, y, w, h) of the box expansion's loss.
+        box_channels: width of the box expansion's fully connected layers.
+        dropout: share of the box expansion's features that is dropped in training, from 0 to below 1 (paper: none).
+        exclude: priors that an object in training does not retrieve: "none" (paper), those made from the object itself
+            ("instance"), or from any object of its image ("image").
+        warmup_steps: training steps in which the mask expansion works in jittered true boxes, since B^a is poor.
+        warmup_jitter: largest shift and change of size of these boxes, as a share of the side.
+        checkpoint: recompute the warped maps in the backward pass instead of keeping K of them (less memory).
+    """
+
+    box_expansion: Literal["none", "plain", "prior"] = "prior"
+    mask_expansion: Literal["plain", "prior", "masks"] = "prior"
+    detects: Literal["amodal", "visible"] = "amodal"
+    k: int = 8
+    aggregate: Literal["concat", "attention"] = "concat"
+    rerank: Literal["none", "occluder"] = "none"
+    candidates: int = 32
+    rerank_weight: float | None = None
+    train_boxes: Literal["proposal", "decoded"] = "proposal"
+    reference: Literal["visible", "original", "mixed"] = "visible"
+    delta_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
+    box_channels: int = 1024
+    dropout: float = 0.0
+    exclude: Literal["none", "instance", "image"] = "none"
+    warmup_steps: int = 0
+    warmup_jitter: float = 0.1
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "model.method.k", self.k, ">= 1")
+        enough = self.rerank == "none" or self.candidates >= self.k
+        require(enough, "model.method.candidates", self.candidates, f">= model.method.k ({self.k})")
+        weight = self.rerank_weight
+        require(weight is None or 0 <= weight < math.inf, "model.method.rerank_weight", weight, ">= 0, or null")
+        ok = len(self.delta_weights) == 4 and all(0 < w < math.inf for w in self.delta_weights)
+        require(ok, "model.method.delta_weights", self.delta_weights, "four weights > 0")
+        require(self.box_channels >= 1, "model.method.box_channels", self.box_channels, ">= 1")
+        require(self.warmup_steps >= 0, "model.method.warmup_steps", self.warmup_steps, ">= 0")
+        require(0 <= self.warmup_jitter < 0.5, "model.method.warmup_jitter", self.warmup_jitter, "in [0, 0.5)")
+        require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
+        needs = self.detects == "visible" and self.box_expansion == "none"
+        require(not needs, "model.method.box_expansion", self.box_expansion, "plain or prior where detects is visible")
+
+    @property
+    def prior_kind(self) -> PriorKind | None:
+        return EXPANSION_PRIOR if self.box_expansion == "prior" or self.mask_expansion != "plain" else None
+
+    def check_prior(self, fitted: FitConfig) -> None:
+        if not isinstance(fitted, PriorConfig):
+            raise ConfigError(f"the prior is fitted with {type(fitted).__name__}, pgexp needs {PriorConfig.__name__}")
+        key, wanted = ("candidates", self.candidates) if self.rerank != "none" else ("k", self.k)
+        if wanted > fitted.slots:
+            raise ConfigError(f"model.method.{key} is {wanted}, the prior has {fitted.slots} slots a class")
+        if self.detects == "visible" and fitted.key_frame != "visible":
+            raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
+        asked, fitted_for = (self.k, self.candidates), (fitted.k, fitted.candidates)
+        if self.rerank != "none" and self.rerank_weight is None and asked != fitted_for:
+            raise ConfigError(
+                f"model.method keeps {asked[0]} of {asked[1]} candidates, the prior's re-ranking weight was fitted for"
+                f" {fitted_for[0]} of {fitted_for[1]}: fit it with prior_fit.k and prior_fit.candidates (prior fit --k"
+                f" {asked[0]} --candidates {asked[1]}), or give model.method.rerank_weight"
+            )
+
+
+@dataclass(frozen=True)
+class PriorConfig(FitConfig):
+    """Fitting of an expansion prior (Sec. 3.1): encoder E, flow solver S^f and memory bank, from masks alone.
+
+    Attributes:
+        slots: K_s, slots of a class.
+        encoder: length of E's code; 392 (KINS) or 128 (D2SA, COCOA cls).
+        fit_on: masks that E learns to reconstruct; "amodal" alone as earlier work has it.
+        encoder_steps: optimiser steps of E.
+        flow: S^f; "network", or "nearest": the closed form, the offset to the nearest visible block of 2 x 2 cells.
+        flow_steps: optimiser steps of S^f.
+        neighbour_share: share of S^f's training pairs whose amodal mask is a retrieved neighbour's, as in use.
+        key_frame: frame of the masks that are compared: the amodal box (paper) or the visible mask's own box.
+        key_aspect: weight of the visible box's log aspect ratio in the key; 0: not part of it.
+        min_occlusion: objects with a smaller hidden share stay out of the bank alone, not of the fits.
+        rotate: augment classes short of ``slots`` by any rotation (objects seen from above).
+        k: priors that re-ranking keeps, when its weight is fitted and the prior is judged.
+        candidates: priors that it keeps them of.
+        seed: of fitting, clustering and augmentation.
+    """
+
+    slots: int = 1000
+    encoder: Literal[392, 128] = 392
+    fit_on: Literal["both", "amodal"] = "both"
+    encoder_steps: int = 2000
+    flow: Literal["network", "nearest"] = "network"
+    flow_steps: int = 150
+    neighbour_share: float = 0.25
+    key_frame: Literal["amodal", "visible"] = "amodal"
+    key_aspect: float = 0.0
+    min_occlusion: float = 0.0
+    rotate: bool = False
+    k: int = 8
+    candidates: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.slots >= 1, "slots", self.slots, ">= 1")
+        require(self.encoder_steps >= 1, "encoder_steps", self.encoder_steps, ">= 1")
+        require(self.flow_steps >= 1, "flow_steps", self.flow_steps, ">= 1")
+        require(0 <= self.neighbour_share <= 1, "neighbour_share", self.neighbour_share, "in [0, 1]")
+        require(0 <= self.key_aspect < math.inf, "key_aspect", self.key_aspect, ">= 0")
+        require(0 <= self.min_occlusion < 1, "min_occlusion", self.min_occlusion, "in [0, 1)")
+        require(self.k >= 1, "k", self.k, ">= 1")
+        require(self.candidates >= self.k, "candidates", self.candidates, f">= k ({self.k})")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+
+
+EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "amodal.priors.maker:MAKER")

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amodal.config import ModelConfig, TrainConfig
+from amodal.config_io import flatten, load_config, setting_keys, structure, to_dict, to_yaml
+from amodal.errors import ConfigError, nearest
+from amodal.settings import MethodConfig, PGExpConfig, PriorConfig
+from amodal.systems import SYSTEMS
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "c.yaml"
+
+
+def load(path: Path, text: str = "", **overrides: Any) -> TrainConfig:
+    path.write_text(text)
+    return load_config(path, {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def test_an_empty_file_is_the_defaults(path: Path) -> None:
+    config = load(path)
+    assert config.model.method == MethodConfig()
+    assert config.prior_fit == PriorConfig()
+    assert replace(config, prior_fit=None, model=replace(config.model, method=None)) == TrainConfig()
+
+
+@pytest.mark.parametrize("name", sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.glob("*/*.yaml")))
+def test_shipped_configurations(name: str, path: Path) -> None:
+    config = load_config(CONFIGS / name)
+    assert config.model.system == Path(name).parent.name
+    assert isinstance(config.model.method, SYSTEMS[config.model.system].settings)
+    path.write_text(to_yaml(config))
+    assert load_config(path) == config
+
+
+def test_every_system_has_every_configuration() -> None:
+    for system in SYSTEMS:
+        names = sorted(path.stem for path in (CONFIGS / system).glob("*.yaml"))
+        assert {"cocoa_cls", "d2sa", "kins", "nano"} <= set(names), system
+
+
+def test_earlier_work() -> None:
+    """Reference, section 5, the VRSP rows."""
+    rows = {"kins": (1, 0.0025, 48000), "d2sa": (2, 0.005, 70000), "cocoa_cls": (2, 0.0005, 10000)}
+    for system in SYSTEMS:
+        for name, row in rows.items():
+            config = load_config(CONFIGS / system / f"{name}.yaml")
+            assert (config.batch_size, config.optim.lr, config.steps) == row
+            sizes = config.model.transform
+            assert (sizes.test_min_size, sizes.max_size) == (800, 3000 if name == "kins" else 1333)
+            assert (min(sizes.min_size), max(sizes.min_size)) == (800 if name == "kins" else 640, 800)
+
+
+def test_priors_of_the_data_sets() -> None:
+    """The encoder of the earlier work (reference, section 3); groceries on conveyors have no upright."""
+    fits = {name: load_config(CONFIGS / "pgexp" / f"{name}.yaml").prior_fit for name in ("kins", "d2sa", "cocoa_cls")}
+    assert {name: fit.encoder for name, fit in fits.items()} == {"kins": 392, "d2sa": 128, "cocoa_cls": 128}
+    assert [name for name, fit in fits.items() if fit.rotate] == ["d2sa"]
+    assert load_config(CONFIGS / "pgexp" / "kins.yaml").model.method == PGExpConfig()
+
+
+def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
+    config = load(
+        path,
+        "steps: 10\nmodel: {system: pgexp, box_head: {nms: 0.4}}\ndata:",
+        steps="20",
+        model__box_head__nms="0.6",
+        model__rpn__anchor_sizes="[8, 16, 32, 64, 128]",
+        model__method__box_expansion="none",
+        data__val="null",
+        data__train="007",
+        optim__lr="1e-3",
+        optim__clip_norm="null",
+        model__backbone__extra_level="true",
+    )
+    assert (config.steps, config.model.box_head.nms, config.optim.lr) == (20, 0.6, 0.001)
+    assert config.model.rpn.anchor_sizes == [8, 16, 32, 64, 128]
+    assert (config.data.val, config.data.train, config.optim.clip_norm) == (None, "007", None)
+    assert config.model.method == PGExpConfig(box_expansion="none")
+    assert config.model.backbone.extra_level is True
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stesp: 3", "unknown key 'stesp'; nearest is 'steps'"),
+        ("model: {box_head: {nmss: 3}}", "unknown key 'model.box_head.nmss'; nearest is 'nms'"),
+        (
+            "model: {system: pgexp, method: {box_expand: 3}}",
+            "unknown key 'model.method.box_expand'; nearest is 'box_expansion'",
+        ),
+        ("model: {method: {box_expansion: none}}", "unknown key 'model.method.box_expansion'"),
+        ("model: {system: orcn}", "model.system is 'orcn', no known system"),
+        (
+            "model: {system: pgexp, method: {box_expansion: prior2}}",
+            "model.method.box_expansion is 'prior2', must be one of",
+        ),
+        ("steps: many", "steps is 'many', must be int"),
+        ("steps: 2.5", "steps is '2.5', must be int"),
+        ("steps: true", "steps is 'True', must be int"),
+        ("steps: 0", "steps is 0, must be >= 1"),
+        ("steps:", "steps is null, must be a value"),
+        ("data: 3", "data is 3, must be a mapping"),
+        ("model: []", "model is [], must be a mapping"),
+        ("optim: {lr: .nan}", "optim.lr is nan, must be > 0"),
+        ("optim: {lr: .inf}", "optim.lr is inf, must be > 0"),
+        ("optim: {lr: -1}", "optim.lr is -1"),
+        ("optim: {name: adam}", "optim.name is 'adam', must be one of 'sgd', 'adamw'"),
+        ("model: {rpn: {anchor_sizes: [16, 32]}}", "model.rpn.anchor_sizes is [16, 32], must be 5 sizes"),
+        ("model: {rpn: {anchor_sizes: 16}}", "model.rpn.anchor_sizes is '16', must be "),
+        ("model: {box_head: {nms: 1.5}}", "box_head.nms is 1.5, must be in (0, 1]"),
+        ("batch_size: 3\naccumulate: 2", "accumulate is 2, must be a divisor of 3"),
+        ("version: 2", "version 2 is newer"),
+        ("a: &x [1]\nb: *x", "line 2: aliases (*name) are not allowed"),
+        ("steps: 1\nsteps: 2", "line 2: key 'steps' is given twice"),
+        ("steps: !!python/object/apply:os.system [ls]", "line 1: could not determine a constructor"),
+        ("1: 2", "unknown key '1'"),
+        ("{a: 1}: 2", "line 1: a key is no plain word"),
+        ("seed: 99999999999999999999", "seed is 99999999999999999999, must be in [0, 2^31)"),
+    ],
+)
+def test_faults_are_one_line_that_names_the_key(path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(path, text)
+    found = str(caught.value)
+    assert found.startswith(f"{path}: ")
+    assert message in found
+    assert "\n" not in found
+
+
+def test_setting_keys_are_all_leaves() -> None:
+    keys = setting_keys()
+    flat = flatten(to_dict(load_default()))
+    assert set(flat) - {"model.method"} <= set(keys)
+    assert {"model.system", "data.train_images", "optim.lr", "model.method.box_expansion"} <= set(keys)
+    assert len(keys) == len(set(keys))
+
+
+def load_default() -> TrainConfig:
+    return structure(TrainConfig, {}, "defaults")
+
+
+def test_every_setting_is_documented() -> None:
+    """The help is made of these lines."""
+
+    def check(cls: Any) -> None:
+        for field in fields(cls):
+            inner = field.default_factory
+            if isinstance(inner, type) and is_dataclass(inner):
+                check(inner)
+            elif field.name != "method":
+                assert f"\n        {field.name}: " in cls.__doc__, (cls.__name__, field.name)
+
+    check(TrainConfig)
+    for cls in [system.settings for system in SYSTEMS.values()]:
+        check(cls)
+
+
+def test_model_config_alone() -> None:
+    config = structure(ModelConfig, {"system": "pgexp", "method": {"mask_expansion": "plain"}}, "x")
+    assert isinstance(config.method, PGExpConfig)
+    assert structure(ModelConfig, to_dict(config), "x") == config
+    with pytest.raises(ConfigError, match=r"x: unknown key 'method\.mask'"):
+        structure(ModelConfig, {"system": "pgexp", "method": {"mask": "plain"}}, "x")
+
+
+def test_nearest() -> None:
+    assert nearest("steps", ["stepss", "x"]) == "; nearest is 'stepss'"
+    assert nearest("qqqq", ["b", "a"]) == "; known: a, b"
+    assert nearest("qqqq", []) == ""

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amodal import files as atomic
+
+
+def write(folder: Path, text: str) -> None:
+    with atomic.replace_folder(folder) as fresh:
+        (fresh / "a").write_text(text)
+        (fresh / "sub").mkdir()
+        (fresh / "sub" / "b").write_text(text)
+
+
+def content(folder: Path) -> tuple[str, str]:
+    return (folder / "a").read_text(), (folder / "sub" / "b").read_text()
+
+
+@pytest.fixture(params=["one system call", "two renames"])
+def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "two renames":
+        monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+    return str(request.param)
+
+
+def test_replaces_the_whole_folder(tmp_path: Path, swap: str) -> None:
+    folder = tmp_path / "last"
+    write(folder, "one")
+    (folder / "stale").write_text("x")
+    write(folder, "two")
+    assert content(folder) == ("two", "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last"]
+    assert not (folder / "stale").exists()
+
+
+def test_an_exception_keeps_the_old_one(tmp_path: Path, swap: str) -> None:
+    folder = tmp_path / "last"
+    write(folder, "one")
+    with pytest.raises(ZeroDivisionError), atomic.replace_folder(folder) as fresh:
+        (fresh / "a").write_text(str(1 / 0))
+    assert content(folder) == ("one", "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+class Killed(BaseException):
+    pass
+
+
+CALLS = [
+    (os, "fsync"),
+    (Path, "rename"),
+    (shutil, "rmtree"),
+    (Path, "mkdir"),
+    (Path, "write_text"),
+    (atomic, "_exchange"),
+]
+
+
+class Mortal:
+    """Lets the first ``deadline`` calls through; then the process is dead, ``finally`` included."""
+
+    def __init__(self, deadline: int) -> None:
+        self.left = deadline
+
+    def __call__(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.left <= 0:
+                raise Killed
+            self.left -= 1
+            return real(*args, **kwargs)
+
+        return call
+
+
+def killed_after(folder: Path, deadline: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether writing "two" was killed at call number ``deadline``."""
+    mortal = Mortal(deadline)
+    with monkeypatch.context() as patch:
+        for owner, name in CALLS:
+            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        try:
+            write(folder, "two")
+        except Killed:
+            return True
+    return False
+
+
+def test_killed_before_every_system_call(tmp_path: Path, swap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die before the n-th call that touches the disk, for every n: the folder is the old or the new one, never less."""
+    outcomes = []
+    killed, deadline = True, 0
+    while killed:
+        folder = tmp_path / str(deadline) / "last"
+        write(folder, "one")
+        killed = killed_after(folder, deadline, monkeypatch)
+        if swap == "one system call":
+            assert content(folder) in {("one", "one"), ("two", "two")}, deadline
+        atomic.recover(folder)
+        outcomes.append(content(folder))
+        assert [path.name for path in folder.parent.iterdir()] == ["last"]
+        deadline += 1
+    assert set(outcomes) == {("one", "one"), ("two", "two")}
+    assert outcomes == sorted(outcomes), "once new, it must stay new"
+    assert outcomes[-1] == ("two", "two")
+    assert deadline > 8

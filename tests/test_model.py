@@ -1,0 +1,73 @@
+"""Building a detector: names, settings, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from amodal.config import ModelConfig
+from amodal.errors import ConfigError
+from amodal.model import build
+from amodal.settings import MethodConfig, PGExpConfig
+
+Make = Callable[..., Any]
+
+
+def test_the_model_carries_what_a_checkpoint_needs(tiny_config: Make) -> None:
+    model = build(
+        "pgexp",
+        2,
+        config=replace(tiny_config("pgexp"), system="mask_rcnn"),
+        class_names=["a", "b"],
+        category_ids=[7, 3],
+    )
+    assert model.config.system == "pgexp"
+    assert type(model.config.method).__name__ == "PGExpConfig"
+    assert (model.class_names, model.category_ids) == (["a", "b"], [7, 3])
+    assert model.branch.has_visible
+    unnamed = build("mask_rcnn", 3, config=tiny_config())
+    assert (unnamed.class_names, unnamed.category_ids) == (["class 1", "class 2", "class 3"], [1, 2, 3])
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_global_state(tiny_config: Make) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    states = [build("pgexp", 2, config=tiny_config("pgexp"), seed=seed).state_dict() for seed in (4, 4, 5)]
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["rpn.head.cls_logits.weight"], states[2]["rpn.head.cls_logits.weight"])
+
+
+def test_defaults_are_the_papers_resnet50() -> None:
+    with torch.device("meta"):
+        model = build("pgexp", 7, config=ModelConfig(method=PGExpConfig(box_expansion="none", mask_expansion="plain")))
+    count = sum(p.numel() for p in model.parameters())
+    assert count == pytest.approx(46.5e6, rel=0.02)  # Mask R-CNN R50-FPN has 44 M, a second mask head 2.6 M
+    assert model.backbone.body.out_channels == [256, 512, 1024, 2048]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"system": "pgexq"}, "system is 'pgexq', no known system; nearest is 'pgexp'"),
+        ({"num_classes": 0}, "num_classes is 0, must be >= 1"),
+        ({"prior": "runs/prior"}, "prior 'runs/prior' is given, but Mask R-CNN"),
+        ({"system": "pgexp"}, r"PGExp \(pgexp\) as configured needs an expansion prior: give prior=FOLDER"),
+        ({"class_names": ["a"]}, "class_names has 1 entries, must be 2"),
+        ({"category_ids": [1, 2, 3]}, "category_ids has 3 entries, must be 2"),
+        ({"category_ids": [5, 5]}, "category_ids repeat an id"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tiny_config: Make, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(**{"system": "mask_rcnn", "num_classes": 2, "config": tiny_config(), **arguments})
+
+
+def test_settings_of_another_system_are_refused(tiny_config: Make) -> None:
+    with pytest.raises(ConfigError, match=r"model.method is MethodConfig, pgexp needs PGExpConfig"):
+        build("pgexp", 2, config=replace(tiny_config(), method=MethodConfig()))

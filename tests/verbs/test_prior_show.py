@@ -1,0 +1,147 @@
+"""``amodal prior show``: which objects, which pictures, the model's own queries, one-line errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amodal import build
+from amodal.checkpoint import save_model
+from amodal.cli import main
+from amodal.data.canonical import write
+from amodal.data.store import AnnotationSet
+from amodal.errors import ConfigError, DataError
+from amodal.methods import pgexp_explain
+from amodal.priors.prior import Prior
+from amodal.priors.prior_io import save_prior
+from amodal.settings import PGExpConfig
+from amodal.train.data import annotation_digest
+from amodal.verbs.prior_show import choose_rows, show
+from amodal.viz.priors import Explanation
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_annotations: AnnotationSet, tiny_prior: Prior, example: Make) -> Path:
+    """A folder with the tiny prior, its annotations and their pictures."""
+    save_prior(tiny_prior, tmp_path / "prior")
+    write(tiny_annotations, tmp_path / "ann.json")
+    (tmp_path / "images").mkdir()
+    for index, name in enumerate(tiny_annotations.file_names):
+        Image.fromarray(example(index).image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / name)
+    return tmp_path
+
+
+def test_pictures_of_partly_hidden_objects(
+    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(place / "prior", place / "ann.json", place / "out", limit=3)
+    rows = choose_rows(tiny_annotations, ["square", "disc"], 3)
+    assert capsys.readouterr().out == f"3 pictures: {place / 'out'}\n"
+    numbers = [int(tiny_annotations.annotation_ids[row]) for row in rows]
+    found = sorted((place / "out").iterdir())
+    assert sorted(int(path.stem.split("_")[-1]) for path in found) == sorted(numbers)
+    picture = np.asarray(Image.open(found[0]))
+    assert picture.shape[1] == 972
+    # With images the same rows, the picture behind the boxes.
+    show(place / "prior", place / "ann.json", place / "seen", images=place / "images", limit=3)
+    other = np.asarray(Image.open(place / "seen" / found[0].name))
+    assert other.shape == picture.shape
+    assert not np.array_equal(other, picture)
+    assert np.array_equal(other[:70], picture[:70]), "the titles differ"
+
+
+def test_rows_are_hidden_objects_of_known_classes_at_even_steps(tiny_annotations: AnnotationSet) -> None:
+    rate = tiny_annotations.occlude_rate
+    hidden = [row for row in range(36) if 0.15 <= rate[row] <= 0.85]
+    assert choose_rows(tiny_annotations, ["square", "disc"], 0) == hidden
+    assert choose_rows(tiny_annotations, ["square", "disc"], 2) == [hidden[0], hidden[-1]]
+    discs = choose_rows(tiny_annotations, ["disc", "moon"], 0)
+    assert discs == [row for row in hidden if tiny_annotations.labels[row] == 1]
+    with pytest.raises(DataError, match="moon"):
+        choose_rows(tiny_annotations, ["moon"], 0)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_own_images_are_left_out_on_the_fitted_file(
+    same: bool, place: Path, tiny_annotations: AnnotationSet, tiny_prior: Prior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    search = Prior.search
+
+    def listen(self: Prior, *given: Any, **more: Any) -> Any:
+        asked.append(more["exclude_images"])
+        return search(self, *given, **more)
+
+    monkeypatch.setattr(Prior, "search", listen)
+    data = annotation_digest(tiny_annotations) if same else "another"
+    parts = (tiny_prior.class_names, tiny_prior.category_ids, tiny_prior.encoder, tiny_prior.flow, tiny_prior.bank)
+    Prior(tiny_prior.config, *parts, data=data).save(place / "prior")
+    show(place / "prior", place / "ann.json", place / "out", limit=1)
+    (row,) = choose_rows(tiny_annotations, ["square", "disc"], 1)
+    expected = int(tiny_annotations.image_ids[tiny_annotations.image_index[row]])
+    assert [None if images is None else images.tolist() for images in asked] == [[expected] if same else None]
+
+
+def test_a_model_asks_with_what_it_sees(
+    place: Path,
+    tiny_annotations: AnnotationSet,
+    tiny_prior: Prior,
+    tiny_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    method = PGExpConfig(k=3, candidates=5, box_channels=16, rerank="occluder", rerank_weight=1.0)
+    model = build("pgexp", 2, config=replace(tiny_config("pgexp"), method=method), prior=tiny_prior)
+    save_model(model, place / "ckpt")
+    first, second = choose_rows(tiny_annotations, ["square", "disc"], 2)
+
+    def found(model: Any, image: np.ndarray) -> list[Explanation]:
+        """Only the first object is found, in its place."""
+        assert model.prior is not None
+        assert image.shape == (96, 96, 3)
+        box, mask = tiny_annotations.amodal_boxes[first], np.ones((28, 28))
+        name = tiny_annotations.class_names[tiny_annotations.labels[first]]
+        return [Explanation(name, box, mask, box, 0.5, box, mask)]
+
+    monkeypatch.setattr(pgexp_explain, "explain_image", found)
+    show(
+        place / "prior",
+        place / "ann.json",
+        place / "out",
+        images=place / "images",
+        checkpoint=str(place / "ckpt"),
+        limit=2,
+    )
+    assert tiny_annotations.image_index[first] != tiny_annotations.image_index[second]
+    assert capsys.readouterr().out == f"1 pictures: {place / 'out'} (objects not detected: 1)\n"
+    (path,) = (place / "out").iterdir()
+    assert path.stem.endswith(f"_{tiny_annotations.annotation_ids[first]}")
+
+
+def test_errors(place: Path, tiny_config: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    given = (place / "prior", place / "ann.json", place / "out")
+    with pytest.raises(ConfigError, match="--limit is -1"):
+        show(*given, limit=-1)
+    with pytest.raises(ConfigError, match="--checkpoint needs --images"):
+        show(*given, checkpoint="x")
+    save_model(build("mask_rcnn", 2, config=tiny_config()), place / "plain")
+    with pytest.raises(ConfigError, match=r"plain: this model uses no expansion prior"):
+        show(*given, images=place / "images", checkpoint=str(place / "plain"))
+    assert main(["prior", "show", str(place / "nothing"), str(place / "ann.json"), str(place / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nothing" in error
+    assert not (place / "out").exists()
+
+
+def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prior", "show", *(str(place / name) for name in ("prior", "ann.json", "out")), "--limit", "1"]) == 0
+    assert "1 pictures" in capsys.readouterr().out
