@@ -76,7 +76,7 @@ class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignor
         """The detector of a checkpoint folder or a Hugging Face id, in eval mode.
 
         Args:
-            pretrained_model_name_or_path: folder, or id such as "me/pgexp-kins".
+            pretrained_model_name_or_path: folder, or id such as "me/street".
             force_download: download again what the cache holds.
             token: Hugging Face token; None: the stored one.
             cache_dir: where downloads go; None: Hugging Face's own cache.
@@ -104,7 +104,7 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Amodal
 
     Args:
         source: checkpoint folder, name of weights that ship with the package ("nano-scenes-v1"), or the id of a
-            Hugging Face repository such as "me/pgexp-kins". A folder that exists comes first.
+            Hugging Face repository such as "me/street". A folder that exists comes first.
         device: "cpu", "cuda", "cuda:1", ...; None or "auto": the first GPU, or else the CPU.
 
     Raises:

@@ -28,8 +28,8 @@ Rescore = Callable[[RoIs], "Tensor | None"]
 
 
 class Prior(Protocol):
-    """What a system knows before training: fitted to masks, frozen, saved beside the weights (Prior of PGExp, codebook
-    of VRSP). Where it is a module, the branch moves it along, but its tensors are no part of the model's.
+    """What a system knows before training: fitted to masks, frozen, saved beside the weights (an expansion prior, a
+    codebook). Where it is a module, the branch moves it along, but its tensors are no part of the model's.
 
     Attributes:
         class_names, category_ids: of the annotations that it was fitted to, by 0-based label.

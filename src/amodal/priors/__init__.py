@@ -1,1 +1,1 @@
-"""The expansion prior of PGExp (Sec. 3.1): encoder E, solvers S^r and S^f, transformations T^r and T^f, memory bank."""
+"""The expansion prior (Sec. 3.1): encoder E, solvers S^r and S^f, transformations T^r and T^f, memory bank."""

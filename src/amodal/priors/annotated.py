@@ -52,7 +52,7 @@ def agreement(
     placed: Tensor,
     seen: Tensor,
 ) -> Agreement:
-    """Inconsistency of priors (PGExp+) by the annotated visible masks of the other objects.
+    """Inconsistency of priors by the annotated visible masks of the other objects.
 
     Args:
         annotations: the objects' file.

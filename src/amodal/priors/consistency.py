@@ -1,4 +1,4 @@
-"""Occluder consistency: retrieved priors judged by what else is seen, and re-ranked with it (PGExp+).
+"""Occluder consistency: retrieved priors judged by what else is seen, and re-ranked with it.
 
 Not in the paper. Whatever a prior adds to the visible part of an object must be hidden by something. So the amodal mask
 P of a candidate, placed where it would complete the object, should lie under the visible mask V and the visible masks

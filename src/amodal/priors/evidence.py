@@ -1,4 +1,4 @@
-"""What else is seen: the visible masks of other objects, which may hide what a prior adds (PGExp+).
+"""What else is seen: the visible masks of other objects, which may hide what a prior adds.
 
 In training these are the annotated visible masks. In test they are the predicted ones of detections that are sure
 enough and no duplicates of the object itself. Crowds are no evidence, since their masks are loose.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Prior(nn.Module):
-    """What PGExp asks: the K priors nearest to a visible mask, and the flow from that mask to an amodal one (Sec. 3.1).
+    """The K priors nearest to a visible mask, and the flow from that mask to an amodal one (Sec. 3.1).
 
     Encoder, solver and bank are fitted before the detector and frozen. They have a folder of their own, so they are no
     part of the detector's parameters or ``state_dict``; moving the detector moves them. Everything here runs without

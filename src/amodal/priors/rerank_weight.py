@@ -1,4 +1,4 @@
-"""How much inconsistency counts beside distance in re-ranking: one number, fitted on training objects (PGExp+)."""
+"""How much inconsistency counts beside distance in re-ranking: one number, fitted on training objects."""
 
 from __future__ import annotations
 

@@ -109,7 +109,9 @@ class PGExp(Branch):
         return terms
 
     def explain(self, features: dict[str, Tensor], rois: RoIs) -> list[Explanation]:
-        return explain.explanations(self, features, rois)
+        with torch.no_grad():
+            steps: Mask = self(features, rois).aux
+            return explain.explanations(steps, self.recall, cast(Prior | None, self.prior))
 
     def meanings(self) -> dict[str, tuple[str, ...]]:
         # Deltas of other units or from other boxes; with a prior there is one box more to mix.

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
-import torch
-from torch import Tensor
-
-from amodal.methods.pgexp.recall import standing
+from amodal.methods.pgexp.recall import Recall, standing
+from amodal.methods.pgexp.values import Mask
 from amodal.priors.consistency import context_boxes, rerank_order
 from amodal.priors.explain import Arrays, as_explanations, candidate_arrays
 from amodal.priors.prior import Prior
-from amodal.structures import RoIs
 from amodal.viz.priors import Explanation
 
-if TYPE_CHECKING:
-    from amodal.methods.pgexp.branch import PGExp
-    from amodal.methods.pgexp.values import Mask
 
-
-def explanations(branch: PGExp, features: dict[str, Tensor], rois: RoIs) -> list[Explanation]:
+def explanations(mask: Mask, recall: Recall, prior: Prior | None) -> list[Explanation]:
     """One a region, in order; boxes in the frame of the network image, names left empty."""
-    with torch.no_grad():
-        arrays = explain(branch, features, rois)
-    return as_explanations(arrays, [""] * len(rois), rois.scores.tolist())
+    scores = mask.seen.rois.scores.tolist()
+    return as_explanations(explain(mask, recall, prior), [""] * len(scores), scores)
 
 
-def explain(branch: PGExp, features: dict[str, Tensor], rois: RoIs) -> Arrays:
-    """The tensors behind R regions' masks: what the branch answers, and what it recalled for that.
+def explain(mask: Mask, recall: Recall, prior: Prior | None) -> Arrays:
+    """The tensors behind R regions' masks: what the branch answered, and what it recalled for that.
 
     Args:
-        branch: in eval mode.
-        features: pyramid levels.
-        rois: R regions.
+        mask: the branch's steps, in eval mode and without gradient.
+        recall: how it asked, and is asked once more for the candidates of re-ranking.
+        prior: what it asked; None where it has none.
 
     Returns:
         Tensors of R rows, boxes in xyxy pixels of the network image: ``frame`` (B^o), ``visible`` (M^v there),
@@ -41,7 +31,6 @@ def explain(branch: PGExp, features: dict[str, Tensor], rois: RoIs) -> Arrays:
         ``flow_box``), ``shapes`` [R, K, 28, 28], ``mask_distance``, and ``flows`` [R, K, 2, 14, 14] where it uses
         flows; with re-ranking what :func:`amodal.priors.explain.candidate_arrays` gives, of the first search.
     """
-    mask: Mask = branch(features, rois).aux
     seen, box, for_box, for_mask = mask.seen, mask.box, mask.for_box, mask.for_mask
     found = {
         "frame": seen.rois.boxes,
@@ -57,7 +46,6 @@ def explain(branch: PGExp, features: dict[str, Tensor], rois: RoIs) -> Arrays:
             found["flows"] = for_mask.flows
     if for_box is not None:
         found |= {"prior_boxes": for_box.boxes, "box_distance": for_box.distance}
-    prior, recall = cast(Prior | None, branch.prior), branch.recall
     if prior is not None and recall.weight(prior) > 0 and (for_box is not None or for_mask is not None):
         place = None if for_box is not None else box
         candidates = recall.candidates_of(prior, seen, place)

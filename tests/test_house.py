@@ -1,0 +1,126 @@
+"""How the package is built: which file may import which, and words that belong to one room."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "version", "viz"),
+    ("draws", "files", "frames", "settings"),
+    ("structures", "systems"),
+    ("data", "prediction"),
+    ("config",),
+    ("config_io", "datasets", "evaluation"),
+    ("report",),
+    ("models",),
+    ("priors",),
+    ("methods",),
+    ("checkpoint", "pictures"),
+    ("model",),
+    ("predict", "train"),
+    ("score",),
+    ("reproduce",),
+    ("verbs",),
+    ("cli",),
+    ("__main__",),
+)
+"""Rooms of the package from the ground up: what stands in a line imports lines above it, and itself."""
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted((SOURCE / "amodal").rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool]]:
+    """(module of the package, whether for types alone) of every import in a file, wherever it stands."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in modules else node.module for name in whole]
+        else:
+            continue
+        yield from ((name, id(node) in for_types) for name in names if name in modules)
+
+
+def _graph(types: bool) -> dict[str, set[str]]:
+    modules = _modules()
+    return {
+        name: {other for other, only in _imports(path, modules) if other != name and (types or not only)}
+        for name, path in modules.items()
+    }
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def test_every_room_has_its_place() -> None:
+    placed = {room for layer in LAYERS for room in layer}
+    there = {_room(name) for name in _modules() if name != "amodal"}
+    assert there <= placed, f"say where {sorted(there - placed)} stand"
+
+
+@pytest.mark.parametrize("types", [False, True], ids=["imports", "types, too"])
+def test_no_two_files_import_each_other(types: bool) -> None:
+    """Lazy imports count: a file that needs another one only later still needs it."""
+    graph = _graph(types)
+    pairs = {tuple(sorted((a, b))) for a, others in graph.items() for b in others if a in graph[b]}
+    assert not pairs
+
+
+def test_no_imports_go_round_in_circles() -> None:
+    graph, done = _graph(types=False), set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("types", [False, True], ids=["imports", "types, too"])
+def test_imports_run_from_top_to_bottom(types: bool) -> None:
+    height = {room: level for level, layer in enumerate(LAYERS) for room in layer}
+    wrong = sorted(
+        f"{name} imports {other}"
+        for name, others in _graph(types).items()
+        for other in others
+        if "amodal" not in (name, other) and _room(name) != _room(other)
+        if height[_room(other)] >= height[_room(name)]
+    )
+    assert not wrong
+
+
+def test_a_system_is_named_in_its_own_room_its_settings_and_the_table_alone() -> None:
+    allowed = {"amodal.settings", "amodal.systems"}
+    named = [
+        name
+        for name, path in _modules().items()
+        if re.search("pgexp", path.read_text(), re.IGNORECASE)
+        if name not in allowed and not name.startswith("amodal.methods.pgexp")
+    ]
+    assert not named
