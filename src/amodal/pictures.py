@@ -18,7 +18,7 @@ from amodal.data.images import read_image, to_rgb
 from amodal.errors import ConfigError, DataError
 from amodal.models.rcnn import AmodalRCNN
 from amodal.prediction import Prediction
-from amodal.viz.priors import Explanation
+from amodal.viz.explanation import Explanation
 
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")

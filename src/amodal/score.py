@@ -19,6 +19,7 @@ from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
 from amodal.pictures import explain_image
 from amodal.predict import jobs
+from amodal.predict.team import Team
 from amodal.report import write_report
 from amodal.report.priors import explain_cases
 from amodal.version import __version__
@@ -82,7 +83,7 @@ def run_test(
     """
     truth = load_annotations(annotations)
     items = list_items(truth, images)
-    team = jobs.Team(device)
+    team = Team(device)
     model = load(checkpoint, team.device)
     category_of = match_classes(model, truth)
     started = time.monotonic()

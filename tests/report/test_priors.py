@@ -12,11 +12,12 @@ from PIL import Image
 from amodal.data import rle
 from amodal.data.store import AnnotationSet
 from amodal.evaluation import prepare
+from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
-from amodal.evaluation.miou import Match
 from amodal.report import write_report
 from amodal.report.priors import choose_explained, explain_cases
-from amodal.viz.priors import BoxPriors, Explanation, FlowPriors, Reranked, find_box
+from amodal.viz.explanation import BoxPriors, Explanation, FlowPriors, Reranked
+from amodal.viz.priors import find_box
 
 SIDE = 40
 EVIL = "<b>cup</b>"

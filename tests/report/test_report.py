@@ -14,7 +14,7 @@ from amodal.data import rle
 from amodal.data.store import AnnotationSet
 from amodal.evaluation import prepare
 from amodal.evaluation.levels import Curve, Level
-from amodal.evaluation.miou import Match
+from amodal.evaluation.matches import Match
 from amodal.report import choose_cases, write_report
 from amodal.report.charts import bars, curves
 from amodal.report.pictures import matching_colors, shrink, window_around

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from amodal.errors import ConfigError
-from amodal.train.init import freeze
+from amodal.train.freeze import freeze
 
 
 def _model() -> nn.ModuleDict:

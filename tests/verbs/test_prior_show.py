@@ -23,7 +23,7 @@ from amodal.priors.prior_io import save_prior
 from amodal.settings import PGExpConfig
 from amodal.train.data import annotation_digest
 from amodal.verbs.prior_show import choose_rows, show
-from amodal.viz.priors import Explanation
+from amodal.viz.explanation import Explanation
 
 Make = Callable[..., Any]
 

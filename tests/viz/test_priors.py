@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from amodal.viz.explanation import BoxPriors, Explanation, FlowPriors, Reranked, Truth
 from amodal.viz.prior_panels import (
     BLUE,
     FAINT,
@@ -21,7 +22,7 @@ from amodal.viz.prior_panels import (
     place,
     view_around,
 )
-from amodal.viz.priors import BoxPriors, Explanation, FlowPriors, Reranked, Row, Truth, box_iou, figure, rows_of
+from amodal.viz.priors import Row, box_iou, figure, rows_of
 
 WHOLE = np.array([0.0, 0.0, 100.0, 100.0])
 VIEW = View((0.0, 0.0, 100.0, 100.0), 100)

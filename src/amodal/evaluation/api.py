@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amodal.evaluation.coco import MAX_DETECTIONS
+from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
-from amodal.evaluation.miou import Match
 
 if TYPE_CHECKING:
     from amodal.data.results import ResultSet

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amodal.data.coverage import coverage
-from amodal.evaluation import coco, miou
+from amodal.evaluation import coco
 from amodal.evaluation.coco import Bools, Curves, Floats, Range
+from amodal.evaluation.matches import Match, greedy, hidden_iou, mean_hidden_iou, mean_iou
 from amodal.evaluation.occlusion import BY_BOTH, BY_TRUTH, LARGEST_RATE, object_rates
 
 if TYPE_CHECKING:
@@ -80,20 +81,20 @@ class Evaluation:
         return _xywh(xyxy)
 
     @cached_property
-    def matches(self) -> list[miou.Match]:
+    def matches(self) -> list[Match]:
         """What became of every object (crowds and unknown amodal masks left out), in the order of the rows."""
-        taken, ious = miou.greedy(self.pairing, self.mask_ious, self.detections.scores, self.ignored)
+        taken, ious = greedy(self.pairing, self.mask_ious, self.detections.scores, self.ignored)
         return [self._match(row, int(taken[row]), float(ious[row])) for row in np.flatnonzero(~self.ignored).tolist()]
 
-    def _match(self, row: int, taken: int, iou: float) -> miou.Match:
+    def _match(self, row: int, taken: int, iou: float) -> Match:
         truth, found = self.annotations, self.detections
         hidden: float | None = None
         if self.has_visible and truth.occlude_rate[row] > 0:
             hidden = 0.0
             if taken >= 0:
                 pair = (found.amodal_rle(taken), found.visible_rle(taken))
-                hidden = miou.hidden_iou((truth.amodal_rle(row), truth.visible_rle(row)), pair)
-        return miou.Match(
+                hidden = hidden_iou((truth.amodal_rle(row), truth.visible_rle(row)), pair)
+        return Match(
             image_id=int(truth.image_ids[truth.image_index[row]]),
             annotation_id=int(truth.annotation_ids[row]),
             row=row,
@@ -149,8 +150,8 @@ class Evaluation:
             "mask": {
                 **_plain(mask, label),
                 **self._occluded(mask, label),
-                "mIoU": miou.mean_iou(matches),
-                "mIoU-occ": miou.mean_hidden_iou(matches, LARGEST_RATE),
+                "mIoU": mean_iou(matches),
+                "mIoU-occ": mean_hidden_iou(matches, LARGEST_RATE),
             },
             "box": {**_plain(box, label), **self._occluded(box, label), "AP-of-mask": of_mask.ap(label=label)},
             "visible": dict.fromkeys(("AP", "AP50", "AP75", "AR100")) if visible is None else _plain(visible, label),

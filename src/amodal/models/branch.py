@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from amodal.config import ModelConfig
     from amodal.data.store import AnnotationSet
     from amodal.settings import FitConfig, MethodConfig
-    from amodal.viz.priors import Explanation
+    from amodal.viz.explanation import Explanation
 
 Rescore = Callable[[RoIs], "Tensor | None"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections import deque
@@ -26,7 +25,8 @@ from amodal.data.images import read_image
 from amodal.errors import DataError
 from amodal.files import write_json
 from amodal.models.rcnn import AmodalRCNN
-from amodal.pictures import Pixels, groups, pick_device, predict_batch
+from amodal.pictures import Pixels, groups, predict_batch
+from amodal.predict.team import Team
 from amodal.prediction import Prediction
 
 FLUSH_SECONDS = 10.0
@@ -68,45 +68,6 @@ class Outcome:
     def failed(self) -> list[dict[str, Any]]:
         """Images that could not be read."""
         return [image for image in self.images if "error" in image]
-
-
-class Team:
-    """The processes that ``accelerate launch`` started; one process on its own is a team, too.
-
-    Attributes:
-        rank: number of this process.
-        size: how many there are.
-        device: where this process computes.
-    """
-
-    def __init__(self, device: str | None = None) -> None:
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self._state: Any = None
-        if self.size == 1:
-            self.rank, self.device = 0, pick_device(device)
-            return
-        from datetime import timedelta
-
-        from accelerate import PartialState
-
-        # The shards of a long job need not end within the half hour that a barrier waits by default.
-        self._state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
-        self.rank, self.device = int(self._state.process_index), torch.device(self._state.device)
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process merges, evaluates and prints."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Returns when every process is here."""
-        if self._state is not None:
-            self._state.wait_for_everyone()
-
-    def close(self) -> None:
-        """Ends the connection between the processes."""
-        if self._state is not None:
-            self._state.destroy_process_group()
 
 
 def run(

@@ -19,7 +19,7 @@ from amodal.priors.boxes import expand_boxes
 from amodal.priors.consistency import rerank_order
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID
-from amodal.viz.priors import BoxPriors, Explanation, FlowPriors, Reranked
+from amodal.viz.explanation import BoxPriors, Explanation, FlowPriors, Reranked
 
 Arrays = dict[str, Tensor]
 

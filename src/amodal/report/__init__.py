@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from amodal.evaluation.levels import levels, pr_curves
+from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
-from amodal.evaluation.miou import Match
 from amodal.evaluation.table import BY_CLASS, PARTS
 from amodal.report.charts import bars, curves
 from amodal.report.page import legend, page

@@ -15,7 +15,7 @@ from PIL import Image
 
 from amodal.data import rle
 from amodal.data.images import read_image
-from amodal.evaluation.miou import Match
+from amodal.evaluation.matches import Match
 from amodal.viz.instances import draw_instances
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from amodal.data.images import read_image
+from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
-from amodal.evaluation.miou import Match
 from amodal.report.pictures import data_uri
+from amodal.viz.explanation import Explanation, Truth
 from amodal.viz.prior_panels import INK, Pixels
-from amodal.viz.priors import HIDDEN, Explanation, Row, Truth, choose_shown, find_box, rows_of
+from amodal.viz.priors import HIDDEN, Row, choose_shown, find_box, rows_of
 
 OBJECTS = 4
 """Objects that the report explains."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
 from amodal.config import ModelConfig
-from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.errors import WeightsError
 from amodal.files import open_weights
 from amodal.models.mask_head import ClassPredictor
 from amodal.models.rcnn import AmodalRCNN
@@ -199,28 +199,3 @@ def _listed(names: list[str]) -> str:
 def _modules(names: list[str]) -> str:
     """The modules of tensors, each once, in order."""
     return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
-
-
-def freeze(model: torch.nn.Module, parts: list[str]) -> None:
-    """Takes the parameters of parts of the model out of training.
-
-    Args:
-        model: the detector.
-        parts: names of modules, such as "backbone" or "branch.visible_head".
-
-    Raises:
-        ConfigError: a part is unknown or has nothing to train, or nothing would be left to train.
-    """
-    modules = dict(model.named_modules())
-    for part in parts:
-        if part not in modules or not part:
-            raise ConfigError(
-                f"freeze: the model has no part {part!r}{nearest(part, [name for name in modules if name])}"
-            )
-        parameters = list(modules[part].parameters())
-        if not parameters:
-            raise ConfigError(f"freeze: {part!r} has no parameters")
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"freeze: nothing is left to train without {', '.join(parts)}")

@@ -22,7 +22,8 @@ from amodal.files import recover, replace_folder
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
-from amodal.train.init import freeze, start_from
+from amodal.train.freeze import freeze
+from amodal.train.init import start_from
 from amodal.train.log import CsvLog
 from amodal.train.prior import run_prior
 from amodal.train.state import RunState, read_state, restore, save_state

@@ -37,12 +37,13 @@ def predict(
     from amodal.pictures import check_threshold
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
+    from amodal.predict.team import Team
 
     check_threshold(threshold)
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
     items = gather(inputs, out, overlays=not no_overlays)
-    team = jobs.Team(device)
+    team = Team(device)
     outcome = jobs.run(load(checkpoint, team.device), items, out, threshold=threshold, batch=batch, team=team)
     team.close()
     if outcome is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
     from amodal.model import AmodalModel
     from amodal.priors.prior import Prior
-    from amodal.viz.priors import Explanation
+    from amodal.viz.explanation import Explanation
 
     Reader = Callable[[int], NDArray[np.uint8] | None]
 
@@ -167,7 +167,8 @@ def _save(
 ) -> None:
     from PIL import Image
 
-    from amodal.viz.priors import Truth, figure, rows_of
+    from amodal.viz.explanation import Truth
+    from amodal.viz.priors import figure, rows_of
 
     index = int(annotations.image_index[row])
     number, name = int(annotations.annotation_ids[row]), annotations.file_names[index]

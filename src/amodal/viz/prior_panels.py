@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from amodal.viz.explanation import Bools, Floats
 from amodal.viz.instances import draw_instances
 
 Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 Color = tuple[int, int, int]
 
 BLUE: Color = (0, 98, 190)

@@ -35,7 +35,7 @@ from amodal.priors.prior import Prior
 from amodal.priors.types import GRID
 from amodal.settings import PGExpConfig
 from amodal.structures import BranchOutput, LossTerm, RoIs
-from amodal.viz.priors import Explanation
+from amodal.viz.explanation import Explanation
 
 
 class PGExp(Branch):

@@ -7,7 +7,7 @@ from amodal.methods.pgexp.values import Mask
 from amodal.priors.consistency import context_boxes, rerank_order
 from amodal.priors.explain import Arrays, as_explanations, candidate_arrays
 from amodal.priors.prior import Prior
-from amodal.viz.priors import Explanation
+from amodal.viz.explanation import Explanation
 
 
 def explanations(mask: Mask, recall: Recall, prior: Prior | None) -> list[Explanation]:
