@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import pgexp_clipping
-from benchmarks.pgexp_clipping import clip, draw_kept
 from numpy.typing import NDArray
+from studies.clipping import draw_kept
 
 from amodal.data import rle
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
+from amodal.reproduce.clipping import clip
+from studies import clipping
 
 Mask = NDArray[np.bool_]
 
@@ -116,7 +117,7 @@ def test_the_command_writes_both_files(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "results.json").write_text(json.dumps([_result(ALL, LEFT, 0.9), _result(ALL, RIGHT, 0.9)]))
     command = ["clip", str(tmp_path / "gt.json"), str(tmp_path / "results.json"), str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", [*command, "--deleted", "100"])
-    pgexp_clipping.main()
+    clipping.main()
     clipped = json.loads((tmp_path / "out" / "clipped.json").read_text())
     hull = json.loads((tmp_path / "out" / "hull.json").read_text())
     assert np.array_equal(_masks(clipped)[0], LEFT)

@@ -26,8 +26,8 @@ from amodal.models.rcnn import AmodalRCNN
 from amodal.models.transform import Batch
 from amodal.predictor import load
 from amodal.structures import BranchOutput, RoIs, Targets
-from benchmarks.common import RESULTS
 
+RESULTS = Path(__file__).parent / "results"
 THRESHOLD = 0.05  # as amodal test
 KEYS = (("mask", "AP"), ("mask", "AP50"), ("mask", "AP75"), ("mask", "AP-occ"), ("mask", "AP-occ-gt"), ("mask", "mIoU"),
         ("mask", "mIoU-occ"), ("box", "AP"), ("box", "AP-occ"), ("box", "AP-occ-gt"), ("visible", "AP"))  # fmt: skip
@@ -122,9 +122,11 @@ def study_parser(description: str, splits: tuple[str, ...] = ("eth80_amodal/val"
     """Options that the studies share: data, finished runs, splits."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with eth80_amodal and eth80_clutter")
-    parser.add_argument("--runs", type=Path, default=Path("runs/pgexp"), help="run folders")
-    parser.add_argument("--results", type=Path, default=RESULTS / "pgexp", help="folder of the result files")
-    parser.add_argument("--of", nargs="+", default=["s6-0", "plus-0"], metavar="RUN", help="finished runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pgexp/runs"), help="folder `runs` of a reproduction")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument(
+        "--of", nargs="+", default=["s6-0", "plus-0"], metavar="RUN", help="runs by row and seed, or by id"
+    )
     parser.add_argument("--splits", nargs="+", default=list(splits), help="DATA/SPLIT.json with images in DATA/SPLIT")
     parser.add_argument("--limit", type=int, help="first images only: shows that it runs, measures nothing")
     parser.add_argument("--threads", type=int, default=1)
@@ -134,8 +136,18 @@ def study_parser(description: str, splits: tuple[str, ...] = ("eth80_amodal/val"
 def open_run(arguments: argparse.Namespace, run: str, split: str) -> tuple[AmodalRCNN, AmodalDataset]:
     """The last weights of a run and a split's data."""
     torch.set_num_threads(arguments.threads)
-    model = load(arguments.runs / run / "last", "cpu")
+    model = load(run_folder(arguments.runs, run) / "last", "cpu")
     return model, load_dataset(arguments.data / f"{split}.json", arguments.data / split)
+
+
+def run_folder(runs: Path, run: str) -> Path:
+    """The folder of a run that is named by its id or as ROW-SEED, out of the finished runs in ``runs``."""
+    row, _, seed = run.rpartition("-")
+    for path in sorted(runs.glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["row"] == row and str(record["seed"]) == seed:
+            return path.with_suffix("")
+    return runs / run
 
 
 def result_file(arguments: argparse.Namespace, name: str) -> Path:
@@ -149,7 +161,7 @@ def left(arguments: argparse.Namespace, path: Path) -> list[tuple[str, str]]:
     """(run, split) that the study still has to do; runs without a checkpoint are named and left out."""
     content = json.loads(path.read_text()) if path.exists() else {}
     wanted = [(run, split) for run in arguments.of for split in arguments.splits if split not in content.get(run, {})]
-    for run in sorted({run for run, _ in wanted if not (arguments.runs / run / "last").is_dir()}):
+    for run in sorted({run for run, _ in wanted if not (run_folder(arguments.runs, run) / "last").is_dir()}):
         print(f"{run} is not trained yet", flush=True)
         wanted = [pair for pair in wanted if pair[0] != run]
     return wanted

@@ -3,7 +3,7 @@
 Detections that found an object (same class, IoU of B^o at least 0.5, best score first) get its truth; the others, the
 scores and the weights stay. ``random priors`` goes the other way: how much do the heads rely on what is retrieved?
 
-    python -m benchmarks.pgexp_oracle --data ../shared/data [--of s6-0 plus-0] [--splits eth80_amodal/val]
+    python -m studies.oracle --data ../shared/data [--of s6-0 plus-0] [--splits eth80_amodal/val]
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from amodal.priors.boxes import box_deltas
 from amodal.priors.evidence import truth_evidence
 from amodal.priors.types import GRID, Retrieved
 from amodal.structures import RoIs
-from benchmarks import pgexp_pass
-from benchmarks.pgexp_pass import Sample
+from studies import one_pass
+from studies.one_pass import Sample
 
 SURE = 12.0  # logit of a true mask
 GIVEN: dict[str, set[str]] = {
@@ -71,7 +71,7 @@ class OraclePGExp(PGExp):
         logits = super().see(features, rois).clone()
         if "visible" in self.given:
             rows, objects = self._found()
-            truth = pgexp_pass.crop(self.sample.truth, "visible", objects, rois.boxes[rows], GRID)
+            truth = one_pass.crop(self.sample.truth, "visible", objects, rois.boxes[rows], GRID)
             logits[rows] = (SURE * (2 * truth - 1)).to(logits)
         return logits
 
@@ -102,7 +102,7 @@ class OraclePGExp(PGExp):
         """K times the object's own transformation and amodal mask, or K slots of its class at random."""
         if "random" in self.given:
             bank = self._known().bank
-            drawn = pgexp_pass.uniform(0, self.sample.truth.image_id, found.slots.numel())
+            drawn = one_pass.uniform(0, self.sample.truth.image_id, found.slots.numel())
             slots = (torch.from_numpy(drawn).view(found.slots.shape) * bank.slots).long()
             deltas, amodal = bank.read(rois.labels, slots)
             return replace(found, slots=slots, deltas=deltas, amodal=amodal, inconsistency=None)
@@ -112,7 +112,7 @@ class OraclePGExp(PGExp):
         truth = self.sample.truth
         deltas, amodal, distance = found.deltas.clone(), found.amodal.clone(), found.distance.clone()
         deltas[rows] = box_deltas(truth.visible_boxes[objects], truth.boxes[objects])[:, None]
-        amodal[rows] = pgexp_pass.crop(truth, "amodal", objects, truth.boxes[objects], GRID)[:, None]
+        amodal[rows] = one_pass.crop(truth, "amodal", objects, truth.boxes[objects], GRID)[:, None]
         distance[rows] = 0.0
         return replace(found, deltas=deltas, amodal=amodal, distance=distance, inconsistency=None)
 
@@ -121,15 +121,15 @@ def true_boxes(sample: Sample) -> RoIs:
     """The detections with the true amodal box as B^o where they found an object."""
     boxes = sample.rois.boxes.clone()
     boxes[sample.found] = sample.truth.boxes[sample.match[sample.found]]
-    return pgexp_pass.with_boxes(sample.rois, boxes)
+    return one_pass.with_boxes(sample.rois, boxes)
 
 
 def main() -> None:
     """Metrics of every oracle, one run and split after the other; what stands in the result file is not repeated."""
-    arguments = pgexp_pass.study_parser(__doc__ or "").parse_args()
-    path = pgexp_pass.result_file(arguments, "oracle")
-    for run, split in pgexp_pass.left(arguments, path):
-        model, data = pgexp_pass.open_run(arguments, run, split)
+    arguments = one_pass.study_parser(__doc__ or "").parse_args()
+    path = one_pass.result_file(arguments, "oracle")
+    for run, split in one_pass.left(arguments, path):
+        model, data = one_pass.open_run(arguments, run, split)
         if not isinstance(model.branch, PGExp):
             raise SystemExit(f"{run} is no pgexp")
         oracle = OraclePGExp.of(model.branch)
@@ -137,7 +137,7 @@ def main() -> None:
         names = [name for name in names if name == "all" or GIVEN[name] <= oracle.applies()]
         found: dict[str, list[dict[str, object]]] = {name: [] for name in names}
         matched = 0
-        for sample in pgexp_pass.passes(model, data, arguments.limit):
+        for sample in one_pass.passes(model, data, arguments.limit):
             oracle.sample = sample
             matched += len(sample.found)
             for name in names:
@@ -145,9 +145,9 @@ def main() -> None:
                 rois = true_boxes(sample) if "boxes" in oracle.given else sample.rois
                 with torch.no_grad():
                     output = oracle(sample.features, rois)
-                found[name] += pgexp_pass.results(model, sample, output, rois)
-        value = {"matched": matched, "metrics": {name: pgexp_pass.short(data, found[name]) for name in names}}
-        pgexp_pass.keep(path, run, split, value)
+                found[name] += one_pass.results(model, sample, output, rois)
+        value = {"matched": matched, "metrics": {name: one_pass.short(data, found[name]) for name in names}}
+        one_pass.keep(path, run, split, value)
         print(json.dumps({"run": run, "split": split, **value}), flush=True)
 
 

@@ -6,7 +6,7 @@ latter is no better than B^v, boxes are wrong for another reason than what is hi
 Over the objects that a detection of their class found. "By box": IoU of B^o with the true box at least 0.5, which
 favours B^o a little, since worse ones do not count. "By visible mask": IoU of visible masks at least 0.5, fair to all.
 
-    python -m benchmarks.pgexp_boxes --data ../shared/data [--of s1-0 s6-0 plus-0]
+    python -m studies.boxes --data ../shared/data [--of s1-0 s6-0 plus-0]
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from amodal.methods.pgexp import PGExp
 from amodal.priors.boxes import box_deltas, expand_boxes, median_deltas
 from amodal.priors.types import Retrieved
 from amodal.structures import RoIs, Targets
-from benchmarks import pgexp_pass
-from benchmarks.pgexp_pass import Sample
+from studies import one_pass
+from studies.one_pass import Sample
 
 LEVELS = ((0.0, 0.05), (0.05, 0.15), (0.15, 0.40), (0.40, 1.01))
 IOU = 0.5
@@ -91,7 +91,7 @@ def _mask_iou(sample: Sample, logits: Tensor) -> Tensor:
     predicted = paste(logits.sigmoid(), rois.boxes, height, width).flatten(1).float()
     frame = rois.boxes.new_tensor([[0.0, 0.0, width, height]]).expand(len(truth), 4)
     side = max(height, width)
-    square = pgexp_pass.crop(truth, "visible", torch.arange(len(truth)), frame, side)
+    square = one_pass.crop(truth, "visible", torch.arange(len(truth)), frame, side)
     true = (torch.nn.functional.interpolate(square[:, None], (height, width))[:, 0] >= 0.5).flatten(1).float()
     shared = predicted @ true.T
     union = predicted.sum(1)[:, None] + true.sum(1) - shared
@@ -104,7 +104,7 @@ def collect(model: Any, data: Any, limit: int | None) -> dict[str, Any]:
     rows: dict[str, dict[str, list[Tensor]]] = {"by box": {}, "by visible mask": {}}
     rates: dict[str, list[Tensor]] = {name: [] for name in rows}
     everything: list[Tensor] = []
-    for sample in pgexp_pass.passes(model, data, limit):
+    for sample in one_pass.passes(model, data, limit):
         with torch.no_grad():
             watched.boxes = {}
             output = watched(sample.features, sample.rois)
@@ -152,13 +152,13 @@ def _level(low: float, high: float, objects: Any, rate: Any, values: dict[str, A
 
 def main() -> None:
     """One run and split after the other; what stands in the result file is not repeated."""
-    parser = pgexp_pass.study_parser(__doc__ or "", ("eth80_amodal/val", "eth80_clutter/val"))
+    parser = one_pass.study_parser(__doc__ or "", ("eth80_amodal/val", "eth80_clutter/val"))
     parser.set_defaults(of=["s1-0", "s6-0", "plus-0"])
     arguments = parser.parse_args()
-    path = pgexp_pass.result_file(arguments, "boxes")
-    for run, split in pgexp_pass.left(arguments, path):
-        value = collect(*pgexp_pass.open_run(arguments, run, split), arguments.limit)
-        pgexp_pass.keep(path, run, split, value)
+    path = one_pass.result_file(arguments, "boxes")
+    for run, split in one_pass.left(arguments, path):
+        value = collect(*one_pass.open_run(arguments, run, split), arguments.limit)
+        one_pass.keep(path, run, split, value)
         print(json.dumps({"run": run, "split": split, **value}), flush=True)
 
 

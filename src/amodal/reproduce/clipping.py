@@ -1,18 +1,12 @@
-"""What the evidence of PGExp+ gives without any prior: results clipped to what could hide the object.
+"""The clipping baselines: what the evidence of PGExp+ gives without any prior, as columns of a table.
 
 Two trivial completions of a results file that has visible masks, with the evidence rule of ``rerank: occluder``: in
 *clipped*, each amodal mask is cut to the object's own visible mask and those of the others; in *hull*, the amodal mask
 is the convex hull of the visible one, cut likewise. Boxes become the tight boxes of the new masks, scores stay.
-
-    python -m benchmarks.pgexp_clipping GT.json predictions.json OUT [--deleted 25 --seed 0]
-
-writes ``OUT/clipped.json`` and ``OUT/hull.json``, to be read by ``amodal evaluate``. ``--deleted`` takes that many
-percent of the detections, drawn at random, from the evidence (they stay results).
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +17,15 @@ from pycocotools import mask as coco_mask
 from scipy.spatial import ConvexHull
 
 from amodal.data import rle
-from amodal.data.reader import load
 from amodal.data.results import ResultSet, load_results
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
-from amodal.jobs import write_json
 from amodal.priors.evidence import DUPLICATE, MIN_SCORE
 
 Rle = dict[str, Any]
+
+BASELINES = {"clipped": False, "hull": True}
+"""Name of a baseline -> whether it completes by the convex hull."""
 
 
 def clip(
@@ -66,13 +61,6 @@ def clip(
         masks = _clip_image(found, rows, may[rows], hull)
         clipped += [_entry(annotations, found, int(row), mask) for row, mask in zip(rows, masks, strict=True)]
     return clipped
-
-
-def draw_kept(count: int, deleted: float, seed: int) -> NDArray[np.bool_]:
-    """bool [count], False for ``deleted`` percent of the detections, the same ones for the same seed."""
-    order = np.random.default_rng(seed).permutation(count)
-    kept: NDArray[np.bool_] = order >= round(count * deleted / 100)
-    return kept
 
 
 def _clip_image(found: ResultSet, rows: NDArray[np.intp], may: NDArray[np.bool_], hull: bool) -> list[Rle]:
@@ -112,25 +100,3 @@ def _entry(annotations: AnnotationSet, found: ResultSet, row: int, mask: Rle) ->
 
 def _text(mask: Rle) -> Rle:
     return {"size": [int(side) for side in mask["size"]], "counts": mask["counts"].decode("ascii")}
-
-
-def main() -> None:
-    """Annotation file, results file, folder for the two new results files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("gt", type=Path, help="annotation file")
-    parser.add_argument("results", type=Path, help="results file with visible masks")
-    parser.add_argument("out", type=Path, help="folder of clipped.json and hull.json")
-    parser.add_argument("--deleted", type=float, default=0.0, help="percent of the detections that are no evidence")
-    parser.add_argument("--seed", type=int, default=0, help="of their draw")
-    arguments = parser.parse_args()
-    annotations = load(arguments.gt)
-    count = len(load_results(arguments.results, annotations))
-    keep = draw_kept(count, arguments.deleted, arguments.seed)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in ("clipped", "hull"):
-        rows = clip(annotations, arguments.results, hull=name == "hull", keep=keep)
-        write_json(arguments.out / f"{name}.json", rows)
-
-
-if __name__ == "__main__":
-    main()
