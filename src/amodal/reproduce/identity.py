@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -73,7 +74,8 @@ class What:
             if known is None:
                 return None
         try:
-            config = structure(TrainConfig, nest(described["settings"]), "run")
+            # The parser turns numbers in lists into floats where they are, which here would be in the caller's.
+            config = structure(TrainConfig, nest(deepcopy(described["settings"])), "run")
         except ConfigError:
             return None
         return cls.of(config, described["train"], known)

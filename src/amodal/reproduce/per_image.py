@@ -111,7 +111,7 @@ class PerImage:
 
 
 def _match(evaluation: Evaluation, ious: list[Floats], out: Bools) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Greedy matching; ``out`` bool [A] are the annotations that do not count. Bits of each detection, in pairing order."""
+    """Bits of each detection, in pairing order; ``out`` bool [A] are the annotations that do not count."""
     pairing = evaluation.pairing
     matched, ignored = (np.zeros(len(pairing.dt_rows), np.uint16) for _ in range(2))
     for group, values in zip(pairing.groups, ious, strict=True):

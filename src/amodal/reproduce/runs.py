@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ class Plan:
                 # Settings of one system mean nothing to another.
                 flat = {key: value for key, value in flat.items() if not key.startswith(_METHOD)}
             flat.update(layer)
-        return structure(TrainConfig, nest(flat), f"{self.experiment.path}: {where}")
+        return structure(TrainConfig, nest(deepcopy(flat)), f"{self.experiment.path}: {where}")
 
 
 def _checkpoint(name: str) -> Path:
