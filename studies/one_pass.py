@@ -152,7 +152,7 @@ def run_folder(runs: Path, run: str) -> Path:
 
 def result_file(arguments: argparse.Namespace, name: str) -> Path:
     """The result file of a study: ``{run: {split: ...}}``."""
-    folder: Path = arguments.results if arguments.limit is None else arguments.runs / "rehearsal" / "results"
+    folder: Path = arguments.results if arguments.limit is None else arguments.runs / "study"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.json"
 

@@ -191,8 +191,8 @@ class _Verb:
         many = get_origin(hint) in (list, tuple, Sequence)
         item = get_args(hint)[0] if many else hint
         if parameter.default is inspect.Parameter.empty:
-            extra = {"nargs": "+"} if many else {}
-            self.parser.add_argument(name, type=item, metavar=name.upper(), help=text, **extra)
+            several = {"nargs": "+"} if many else {}
+            self.parser.add_argument(name, type=item, metavar=name.upper(), help=text, **several)
             return
         flag = _flag(name)
         self.flags[flag] = self.flags["--" + name.replace("__", ".")] = name

@@ -140,10 +140,9 @@ def _area(seen: Counts, hit: NDArray[np.bool_], needed: Counts) -> Floats:
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     # One search for all draws: each draw's rising counts lie above those of the draw before.
     shift = np.arange(draws)[:, None] * (int(max(found.max(), needed.max())) + 2)
-    # No recall needs fewer than one detection to stand on.
-    asked = needed + shift
-    place = np.searchsorted((found + shift).ravel(), asked.ravel(), side="left").reshape(draws, -1)
+    place = np.searchsorted((found + shift).ravel(), (needed + shift).ravel(), side="left").reshape(draws, -1)
     place -= np.arange(draws)[:, None] * detections
     reached = place < detections
     value = np.take_along_axis(best, np.minimum(place, detections - 1), axis=1)
-    return np.where(reached, value, 0.0).mean(axis=1)
+    area: Floats = np.where(reached, value, 0.0).mean(axis=1)
+    return area

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from amodal.errors import DataError
 from amodal.evaluation import levels, prepare
 from amodal.reproduce.clipping import BASELINES, clip
 from amodal.reproduce.identity import What
-from amodal.reproduce.machine import machine
+from amodal.reproduce.machine import commit, machine
 from amodal.reproduce.per_image import PerImage
 from amodal.reproduce.plan import COSTS
 from amodal.reproduce.runner import read_mark
@@ -30,6 +30,7 @@ from amodal.reproduce.steps import Folders
 from amodal.reproduce.whole import write_json
 
 VERSION = 1
+PREDICTIONS = "predictions.json"
 _ROWS = 60  # of a curve
 Record = dict[str, Any]
 
@@ -100,23 +101,38 @@ def collect(run: Run, splits: Sequence[Split], folders: Folders, columns: Sequen
         "seconds": seconds(log),
         "curve": thin(log),
         "cost": _cost(old["cost"], folders.checkpoint(run.id), splits, columns),
-        "splits": {**old["splits"], **{split.name: _result(split, folders.test(run.id, split), columns)
+        "splits": {**old["splits"], **{split.name: result(split, folders.test(run.id, split) / PREDICTIONS, columns)
                                        for split in splits}},
     }  # fmt: skip
     write_json(path, record)
     return record
 
 
-def _result(split: Split, tested: Path, columns: Sequence[str]) -> dict[str, Any]:
-    """Numbers on one split; its predictions lie in ``tested``."""
+def foreign(name: str, title: str, seed: int, predictions: Mapping[Split, Path], seconds: dict[str, float]) -> Record:
+    """The record of a run that no ``amodal train`` made, to be saved as NAME.json among the runs.
+
+    Args:
+        name: as a row of an experiment names it: ``run: NAME``.
+        title, seed: of the run.
+        predictions: split -> results file.
+        seconds: "step" and "total", as far as they are known.
+    """
+    splits = {split.name: result(split, path, ()) for split, path in predictions.items()}
+    return {
+        "version": VERSION, "id": name, "row": name, "title": title, "seed": seed, "what": None, "commits": [commit()],
+        "machine": machine(), "seconds": seconds, "curve": [], "cost": {}, "splits": splits,
+    }  # fmt: skip
+
+
+def result(split: Split, predictions: Path, columns: Sequence[str]) -> dict[str, Any]:
+    """Numbers of a results file on one split, with the baselines that ``columns`` ask for."""
     truth = load(split.paths()[0])
-    predictions = tested / "predictions.json"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
         evaluation = prepare(truth, predictions)
-        result = {
+        numbers: dict[str, Any] = {
             "digest": split.digest,
-            "metrics": json.loads((tested / "metrics.json").read_text(encoding="utf-8")),
+            "metrics": evaluation.metrics(),
             "levels": [{"low": v.low, "high": v.high, "objects": v.objects, "AP": v.ap} for v in levels(evaluation)],
             "per_image": PerImage.of(evaluation).pack(),
         }
@@ -124,8 +140,8 @@ def _result(split: Split, tested: Path, columns: Sequence[str]) -> dict[str, Any
             if any(column.startswith(f"{name}.") for column in columns):
                 # A system without visible masks has nothing to clip with.
                 clipped = clip(truth, predictions, hull=hull) if evaluation.detections.visible is not None else None
-                result[name] = None if clipped is None else prepare(truth, clipped).metrics()
-    return result
+                numbers[name] = None if clipped is None else prepare(truth, clipped).metrics()
+    return numbers
 
 
 def _cost(known: dict[str, Any], checkpoint: Path, splits: Sequence[Split], columns: Sequence[str]) -> dict[str, Any]:

@@ -93,14 +93,12 @@ class PerImage:
     def unpack(cls, data: Mapping[str, Any]) -> PerImage:
         """What :meth:`pack` wrote."""
         arrays = {name: _unpack(packed) for name, packed in data["arrays"].items()}
-        parts: dict[str, dict[str, Any]] = {
+        columns: dict[str, Any] = {
             part: {metric: arrays[f"{part} {metric}"] for metric in METRICS}
             for part in ("matched", "ignored", "counts")
         }
-        columns: dict[str, Any] = {
-            name: arrays[name] for name in ("image", "label", "scores", "object_image", "object_label")
-        }
-        return cls(images=data["images"], classes=data["classes"], **columns, **parts)
+        columns |= {name: arrays[name] for name in ("image", "label", "scores", "object_image", "object_label")}
+        return cls(images=data["images"], classes=data["classes"], **columns)
 
     def ap(self, metric: str) -> float | None:
         """Average precision in percent over all images, None where no object counts."""

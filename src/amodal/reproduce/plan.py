@@ -325,14 +325,17 @@ class _Reader:
     def data_names(self, value: Any) -> DataNames:
         given = self.mapping("data", value)
         self.check(given, ("train", "tune", "test", "digests"), "data.")
-        names = [None if given.get(key) is None else self.text(f"data.{key}", given[key]) for key in ("train", "tune")]
+        train, tune = (
+            None if given.get(key) is None else self.text(f"data.{key}", given[key]) for key in ("train", "tune")
+        )
         test = given.get("test")
         tests = [] if test is None else self.list_of("data.test", test)
         digests = self.mapping("data.digests", given.get("digests"))
-        known = [name for name in (*names, *tests) if name is not None]
+        known = [name for name in (train, tune, *tests) if name is not None]
         self.check(digests, known, "data.digests.")
         return DataNames(
-            *names,
+            train,
+            tune,
             test=tuple(self.text("data.test", name) for name in tests),
             digests={name: self.text(f"data.digests.{name}", digest) for name, digest in digests.items()},
         )

@@ -107,7 +107,9 @@ def time_table(entries: Sequence[Entry]) -> str:
     rows = []
     for entry in entries:
         used = [record["seconds"] for record in entry.records.values() if record["seconds"]]
-        rows.append([entry.title, cell([u["step"] for u in used]), cell([u["total"] for u in used], 60.0)])
+        rows.append(
+            [entry.title, cell([u["step"] for u in used]), cell([u["total"] for u in used if "total" in u], 60.0)]
+        )
     return markdown(["training", "seconds a step (median)", "minutes"], rows)
 
 
