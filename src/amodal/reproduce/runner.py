@@ -31,6 +31,7 @@ GRACE_S = 20.0
 """Seconds that stopped steps have to end."""
 
 _POLL_S = 0.1
+_PROGRAM = ("-m", "amodal")
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,11 @@ class Runner:
     def _launch(self, step: Step, lock: IO[bytes]) -> _Running:
         used = [running.device for running in self._running]
         device = min(self.devices, key=used.count)
-        words = [sys.executable, "-m", "amodal", *step.words]
+        words = [sys.executable, *_PROGRAM, *step.words]
         words += ["--device", "cuda" if device.startswith("cuda") else device] if step.on_device else []
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{step.key}.log").open("ab") as log:
-            log.write(f"# {commit()} on {device}: {shlex.join(words[2:])}\n".encode())
+            log.write(f"# {commit()} on {device}: {shlex.join(step.words)}\n".encode())
             log.flush()
             process = subprocess.Popen(
                 words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_environment(device),

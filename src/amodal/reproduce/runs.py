@@ -117,7 +117,12 @@ class Plan:
                 # Settings of one system mean nothing to another.
                 flat = {key: value for key, value in flat.items() if not key.startswith(_METHOD)}
             flat.update(layer)
-        return structure(TrainConfig, nest(deepcopy(flat)), f"{self.experiment.path}: {where}")
+        source = f"{self.experiment.path}: {where}"
+        try:
+            nested = nest(deepcopy(flat))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+        return structure(TrainConfig, nested, source)
 
 
 def _checkpoint(name: str) -> Path:
