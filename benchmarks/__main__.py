@@ -1,8 +1,7 @@
 """Runs the benchmarks one after the other: ``make bench``, or ``python -m benchmarks [NAME ...] [--small]``.
 
-Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. The photographs (``benchmarks.eth80``,
-``benchmarks.pgexp``) need hours and data that does not come with the project, so they run only when asked for by
-themselves.
+Each ends with JSON lines ``{"benchmark": name, "ratio": r, ...}``. What trains for hours, or needs data that
+does not come with the project, is an experiment (``experiments/``, ``amodal reproduce``).
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 The backbone is ours (``amodal.models.backbone``), everything behind it is ``torchvision.models.detection.MaskRCNN`` as
 it comes: proposals, RoI sampling, pooling, mask targets, pasting. It is trained on the amodal boxes and masks. Settings
-are read from a configuration of ``amodal train``, so both sides get the same sizes, anchors, RoI counts and schedule.
+are those of an experiment file, so both sides get the same sizes, anchors, RoI counts and schedule.
 
-    python -m benchmarks.eth80_torchvision benchmarks/eth80.yaml --data ../shared/data/eth80_amodal --out runs/tv
+    python -m benchmarks.eth80_torchvision experiments/eth80.yaml --data ../shared/data/eth80_amodal --out runs/tv
 
-A run that was stopped continues where its last saved state was.
+It ends with ``OUT/eth80-torchvision.json``, to be put among the runs of ``experiments/eth80.yaml``. A run that was
+stopped continues where its last saved state was.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 
 from amodal.config import ModelConfig, TrainConfig
+from amodal.data.reader import load
+from amodal.files import write_json
 from amodal.models.backbone import build_backbone
+from amodal.reproduce.collect import foreign
+from amodal.reproduce.sources import Split, split_name
+from amodal.train.data import annotation_digest
 from amodal.train.engine import learning_rate
 from benchmarks.settings import read_config
+
+RECORD = "eth80-torchvision"
 
 
 def build_torchvision(config: ModelConfig, num_classes: int) -> MaskRCNN:
@@ -44,7 +52,7 @@ def build_torchvision(config: ModelConfig, num_classes: int) -> MaskRCNN:
     transform, rpn, box, mask = config.transform, config.rpn, config.box_head, config.mask_head
     backbone = build_backbone(config.backbone)
     channels = config.backbone.channels
-    backbone.out_channels = channels
+    backbone.out_channels = channels  # type: ignore[assignment]  # torchvision reads it there
     levels = ["0", "1", "2", "3"]
     return MaskRCNN(
         backbone,
@@ -253,7 +261,7 @@ def test(model: MaskRCNN, annotations: Path, images: Path, out: Path, device: st
 def main() -> None:
     """Command line; options that ``amodal train`` has too bear its names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="configuration of amodal train to take sizes and schedule from")
+    parser.add_argument("config", type=Path, help="experiment file to take sizes and schedule from")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, dev.json, ...")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--test", nargs="*", default=["dev"], help="splits to test on, DATA/SPLIT.json or a path")
@@ -268,11 +276,19 @@ def main() -> None:
         arguments.device,
         arguments.stop_at,
     )
+    predictions = {}
     for split in arguments.test:
         folder = Path(split) if "/" in split else arguments.data / split
+        annotations = folder.with_suffix(".json")
         name = f"{folder.parent.name}_{folder.name}"
-        metrics = test(model, folder.with_suffix(".json"), folder, arguments.out / name, arguments.device)
+        metrics = test(model, annotations, folder, arguments.out / name, arguments.device)
         print(json.dumps({"split": name, **metrics}))
+        found = Split(split_name(annotations), annotation_digest(load(annotations)), annotations, folder)
+        predictions[found] = arguments.out / name / "predictions.json"
+    time_used = json.loads((arguments.out / "time.json").read_text())
+    seconds = {"total": time_used["train_seconds"], "step": time_used["train_seconds"] / max(time_used["step"], 1)}
+    record = foreign(RECORD, "torchvision Mask R-CNN", config.seed, predictions, seconds)
+    write_json(arguments.out / f"{RECORD}.json", record)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def box(mask: np.ndarray) -> list[float]:
 def ellipse(shape: np.ndarray) -> np.ndarray:
     cx, cy, rx, ry = shape
     y, x = np.ogrid[:HEIGHT, :WIDTH]
-    return (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1).astype(np.uint8)
+    inside: np.ndarray = (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1).astype(np.uint8)
+    return inside
 
 
 def draw(images: int, folder: Path) -> tuple[Path, Path]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from amodal.models.rcnn import AmodalRCNN
 from amodal.settings import PGExpConfig
@@ -74,22 +75,9 @@ def _trim() -> None:
 
 
 def parts(call: Callable[[], Any], model: AmodalRCNN, rounds: int) -> dict[str, float]:
-    """Share of a prediction's processor time that each watched step takes (median), by name of the step."""
-    import amodal.methods.pgexp.branch as module
-
+    """Share of a prediction's processor time that each module of the branch takes (median), by its name."""
     spent: dict[str, float] = {}
-    branch, prior = model.branch, model.branch.prior
-    watched: list[tuple[object, str, str]] = [
-        (prior, "search", "search"),
-        (prior, "solve", "flow"),
-        (branch, "see", "visible mask"),
-        (branch, "box_deltas", "box head"),
-        (branch, "expand_masks", "mask head, flow included"),
-        *((module, name, "rerank") for name in RERANK if hasattr(module, name)),
-    ]
-    saved = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in watched]
-    for owner, name, title in watched:
-        _set(owner, name, _timed(getattr(owner, name), title, spent))
+    hooks = [hook for title, module in model.branch.named_children() for hook in _timed(module, title, spent)]
     try:
         shares = []
         for _ in range(rounds):
@@ -99,33 +87,22 @@ def parts(call: Callable[[], Any], model: AmodalRCNN, rounds: int) -> dict[str, 
             total = time.process_time() - start
             shares.append({title: seconds / total for title, seconds in spent.items()})
     finally:
-        for owner, name, own in saved:
-            if own is None:
-                delattr(owner, name)
-            else:
-                _set(owner, name, own)
+        for hook in hooks:
+            hook.remove()
     return {title: round(statistics.median(s.get(title, 0.0) for s in shares), 4) for title in shares[0]}
 
 
-RERANK = ("inconsistency", "predicted_evidence", "rerank")
+def _timed(module: nn.Module, title: str, spent: dict[str, float]) -> list[RemovableHandle]:
+    """Hooks that add the module's processor time to ``spent[title]``."""
+    started: list[float] = []
 
+    def begin(*_: Any) -> None:
+        started.append(time.process_time())
 
-def _set(owner: object, name: str, value: object) -> None:
-    if isinstance(owner, nn.Module):
-        object.__setattr__(owner, name, value)
-    else:
-        setattr(owner, name, value)
+    def end(*_: Any) -> None:
+        spent[title] = spent.get(title, 0.0) + time.process_time() - started.pop()
 
-
-def _timed(function: Callable[..., Any], title: str, spent: dict[str, float]) -> Callable[..., Any]:
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        start = time.process_time()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            spent[title] = spent.get(title, 0.0) + time.process_time() - start
-
-    return timed
+    return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
 
 
 def memory(arguments: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "test": "amodal.verbs.test:test",
     "predict": "amodal.verbs.predict:predict",
     "evaluate": "amodal.verbs.evaluate:evaluate",
+    "reproduce": "amodal.verbs.reproduce:reproduce",
     "methods": "amodal.verbs.methods:methods",
     "info": "amodal.verbs.info:info",
 }
@@ -47,6 +48,7 @@ SUMMARIES: dict[str, str] = {
     "test": "predict and evaluate a checkpoint on annotated images",
     "predict": "masks for images or folders of images",
     "evaluate": "metrics from an annotation file and a results file",
+    "reproduce": "an experiment: do the runs that are missing, then its tables and figures",
     "methods": "the systems and their papers",
     "info": "versions, devices, free memory",
 }
@@ -157,9 +159,9 @@ class _Verb:
     """The arguments of one verb, read from its function's signature and docstring.
 
     Parameters without default are positional, the others flags (``trust_bbox`` is ``--trust-bbox``); a ``bool`` with
-    default ``False`` is a switch; a ``list`` takes one or more values. ``**settings`` takes every key of the training
-    configuration as ``--key value``; with a hint ``Annotated[Any, CLASS]`` the fields of that dataclass, as flags with
-    the texts of its docstring.
+    default ``False`` is a switch; a ``list`` takes one or more values; ``data__train`` is ``--data.train``, as settings
+    are written. ``**settings`` takes every key of the training configuration as ``--key value``; with a hint
+    ``Annotated[Any, CLASS]`` the fields of that dataclass, as flags with the texts of its docstring.
     """
 
     def __init__(self, verb: str, function: Callable[..., Any]) -> None:
@@ -196,17 +198,20 @@ class _Verb:
         many = get_origin(hint) in (list, tuple, Sequence)
         item = get_args(hint)[0] if many else hint
         if parameter.default is inspect.Parameter.empty:
-            extra = {"nargs": "+"} if many else {}
-            self.parser.add_argument(name, type=item, metavar=name.upper(), help=text, **extra)
+            several = {"nargs": "+"} if many else {}
+            self.parser.add_argument(name, type=item, metavar=name.upper(), help=text, **several)
             return
-        flag = "--" + name.replace("_", "-")
-        self.flags[flag] = self.flags["--" + name] = name
+        flag = _flag(name)
+        self.flags[flag] = self.flags["--" + name.replace("__", ".")] = name
         if hint is bool and parameter.default is False:
             self.switches.add(flag)
             self.parser.add_argument(flag, dest=name, action="store_true", help=text)
             return
-        extra = {"nargs": "+"} if many else {}
-        self.parser.add_argument(flag, dest=name, type=item, default=parameter.default, help=text, **extra)
+        extra: dict[str, Any] = {"nargs": "+"} if many else {}
+        if "__" in name:
+            extra["metavar"] = name.rpartition("__")[2].upper()
+        default = list(parameter.default) if many else parameter.default
+        self.parser.add_argument(flag, dest=name, type=item, default=default, help=text, **extra)
 
     def help(self) -> str:
         """The help text; for ``train`` with every setting of the configuration."""
@@ -229,7 +234,7 @@ class _Verb:
             if flag not in self.flags:
                 known = sorted(known for known in self.flags if "_" not in known)
                 raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
-            canonical = "--" + self.flags[flag].replace("_", "-")
+            canonical = _flag(self.flags[flag])
             words[place] = f"{canonical}={value}" if "=" in word else canonical
         try:
             parsed = vars(self.parser.parse_args(words))
@@ -273,6 +278,11 @@ def _texts(documented: Any) -> dict[str, str]:
     return {param.arg_name: " ".join((param.description or "").split()) for param in doc.params}
 
 
+def _flag(name: str) -> str:
+    """The flag of a parameter; underscores stay in dotted ones, as settings have them."""
+    return "--" + (name.replace("__", ".") if "__" in name else name.replace("_", "-"))
+
+
 def _settings_help() -> str:
     """Help of the whole configuration, the methods' own settings last."""
     from amodal.config import TrainConfig
@@ -296,4 +306,4 @@ def _usage_problem(message: str, flags: dict[str, str]) -> str:
     key, rest = parse_problem(message)
     if key is None:
         return rest
-    return f"{'--' + key.replace('_', '-') if key in flags.values() else key.upper()} {rest}"
+    return f"{_flag(key) if key in flags.values() else key.upper()} {rest}"

@@ -14,7 +14,7 @@ from amodal.data.images import safe_join
 from amodal.data.reader import load as load_annotations
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
-from amodal.files import write_json
+from amodal.files import write_rows
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
 from amodal.pictures import explain_image
@@ -94,7 +94,7 @@ def run_test(
         return {}
     _require_all_read(outcome, annotations)
     results = translate(outcome.results, category_of)
-    write_json(out / "predictions.json", results)
+    write_rows(out / "predictions.json", results)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
         evaluation = prepare(truth, results)

@@ -195,7 +195,7 @@ def test_two_processes_share_the_images(folder: Path, tmp_path: Path, monkeypatc
 
 def test_written_lists_are_json(tmp_path: Path) -> None:
     for rows in ([], [{"a": 1}], [{"a": "\\é\n"}, {"b": None}]):
-        jobs.write_json(tmp_path / "list.json", rows)
+        jobs.write_rows(tmp_path / "list.json", rows)
         assert json.loads((tmp_path / "list.json").read_text(encoding="utf-8")) == rows
     assert [path.name for path in tmp_path.iterdir()] == ["list.json"]
 

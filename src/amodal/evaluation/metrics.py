@@ -66,6 +66,13 @@ class Evaluation:
         return coco.mask_ious(self.pairing, self.annotations.amodal_rle, self.detections.amodal_rle, self.crowd)
 
     @cached_property
+    def box_ious(self) -> list[Floats]:
+        """As :attr:`mask_ious` for the amodal boxes; a result without one has the tight box of its mask."""
+        found = self.detections
+        boxes = np.where(np.isnan(found.boxes), found.amodal_boxes, found.boxes)
+        return coco.box_ious(self.pairing, self.boxes, _xywh(boxes), self.crowd)
+
+    @cached_property
     def table(self) -> coco.Table:
         """The matcher's table for amodal masks and boxes."""
         # No level ignores an empty mask (it is a false positive), nor a detection that predicts no visible part.
@@ -125,8 +132,7 @@ class Evaluation:
         ranges = [self.all, *BY_TRUTH.values(), *BY_BOTH.values()]
         found = self.detections
         mask = self.table.match(self.mask_ious, ranges)
-        boxes = np.where(np.isnan(found.boxes), found.amodal_boxes, found.boxes)
-        box = self.table.match(coco.box_ious(self.pairing, self.boxes, _xywh(boxes), self.crowd), ranges)
+        box = self.table.match(self.box_ious, ranges)
         tight = coco.box_ious(self.pairing, self.boxes, _xywh(found.amodal_boxes), self.crowd)
         of_mask = self.table.match(tight, [self.all])
         return mask, box, of_mask, self._visible_curves()

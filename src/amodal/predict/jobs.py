@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from amodal.data.images import read_image
 from amodal.errors import DataError
-from amodal.files import write_json
+from amodal.files import write_rows
 from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
 from amodal.predict.team import Team
@@ -219,7 +219,7 @@ def _entry(read: _Read, prediction: Prediction | None, out: Path) -> dict[str, A
 def _write_part(parts: Path, entries: Sequence[dict[str, Any]]) -> None:
     if entries:
         # Nanoseconds first: sorted by name, a later part of the same image comes later and wins.
-        write_json(parts / f"{time.time_ns():020d}-{entries[0]['image']['id']}.json", entries)
+        write_rows(parts / f"{time.time_ns():020d}-{entries[0]['image']['id']}.json", entries)
 
 
 def _read_ahead(items: Sequence[Item], ahead: int) -> Iterator[_Read]:

@@ -32,7 +32,7 @@ def predict(
         no_overlays: draw no pictures.
     """
     from amodal.errors import ConfigError, DataError
-    from amodal.files import write_json
+    from amodal.files import write_rows
     from amodal.model import load
     from amodal.pictures import check_threshold
     from amodal.predict import jobs
@@ -48,8 +48,8 @@ def predict(
     team.close()
     if outcome is None:
         return 0
-    write_json(out / "predictions.json", outcome.results)
-    write_json(out / "images.json", outcome.images)
+    write_rows(out / "predictions.json", outcome.results)
+    write_rows(out / "images.json", outcome.images)
     jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")

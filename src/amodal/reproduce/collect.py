@@ -1,0 +1,183 @@
+"""One JSON file a run: what it was, how it went, and its numbers on every split. Nothing else is needed for tables.
+
+``{"version", "id", "row", "title", "seed", "what": {"settings", "train", "starts_from"}, "commits", "machine",
+"seconds": {"total", "step"}, "curve": [...], "cost": {"parameters", "flops"}, "splits": {NAME: {"digest", "metrics",
+"levels", "per_image", "clipped", "hull"}}}``; ``cost`` and the clipping baselines are there where a column asks for
+them, ``per_image`` is :meth:`amodal.reproduce.per_image.PerImage.pack` or null.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amodal.data.reader import load
+from amodal.errors import DataError
+from amodal.evaluation import levels, prepare
+from amodal.files import write_json
+from amodal.reproduce.clipping import BASELINES, clip
+from amodal.reproduce.identity import What
+from amodal.reproduce.machine import commit, machine
+from amodal.reproduce.per_image import PerImage
+from amodal.reproduce.plan import COSTS
+from amodal.reproduce.runner import read_mark
+from amodal.reproduce.runs import Run
+from amodal.reproduce.sources import Split
+from amodal.reproduce.steps import Folders
+
+VERSION = 1
+PREDICTIONS = "predictions.json"
+_ROWS = 60  # of a curve
+Record = dict[str, Any]
+
+
+class Library:
+    """The runs that are there, in several folders; found by what they are, whatever their files are called.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.folders = list(dict.fromkeys(folders))
+        self._records: dict[str, Record] = {}
+        for folder in self.folders:
+            for path in sorted(folder.glob("*.json")):
+                self.add(_read(path))
+
+    def add(self, record: Record) -> None:
+        """Takes in a run; splits that another file of the same run has stay."""
+        what = None if record["what"] is None else What.parse(record["what"])
+        key = record["id"] if what is None else what.id
+        known = self._records.get(key)
+        splits = {} if known is None else known["splits"]
+        self._records[key] = record | {"splits": {**splits, **record["splits"]}}
+
+    def get(self, run_id: str) -> Record | None:
+        """The record of a run."""
+        return self._records.get(run_id)
+
+    def result(self, run_id: str, split: Split) -> dict[str, Any] | None:
+        """Its numbers on a split, which is told by the digest of its annotations."""
+        splits = (self.get(run_id) or {"splits": {}})["splits"].values()
+        return next((result for result in splits if result["digest"] == split.digest), None)
+
+    def complete(self, run_id: str, splits: Iterable[Split]) -> bool:
+        """Whether all of these splits are there."""
+        return all(self.result(run_id, split) is not None for split in splits)
+
+
+def _read(path: Path) -> Record:
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        newer = record["version"] > VERSION
+        ok = {"id", "what", "splits", "seed"} <= set(record) and isinstance(record["splits"], dict)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"no file of a run ({error})", file=path) from None
+    if newer or not ok:
+        raise DataError("of a newer release; update amodal" if newer else "no file of a run", file=path)
+    return record
+
+
+def collect(run: Run, splits: Sequence[Split], folders: Folders, columns: Sequence[str]) -> Record:
+    """Writes ``runs/ID.json`` of a run that was trained and tested on ``splits``; returns what it holds."""
+    out = folders.run(run.id)
+    path = folders.record(run.id)
+    old = _read(path) if path.is_file() else {"splits": {}, "cost": {}}
+    log = _table(out / "log.csv")
+    record = {
+        "version": VERSION,
+        "id": run.id,
+        "row": run.row,
+        "title": run.title,
+        "seed": run.seed,
+        "what": run.what.describe(),
+        "commits": [read_mark(folders.trained(run.id)).get("commit", "unknown")],
+        "machine": machine(),
+        "seconds": seconds(log),
+        "curve": thin(log),
+        "cost": _cost(old["cost"], folders.checkpoint(run.id), splits, columns),
+        "splits": {**old["splits"], **{split.name: result(split, folders.test(run.id, split) / PREDICTIONS, columns)
+                                       for split in splits}},
+    }  # fmt: skip
+    write_json(path, record)
+    return record
+
+
+def foreign(name: str, title: str, seed: int, predictions: Mapping[Split, Path], seconds: dict[str, float]) -> Record:
+    """The record of a run that no ``amodal train`` made, to be saved as NAME.json among the runs.
+
+    Args:
+        name: as a row of an experiment names it: ``run: NAME``.
+        title, seed: of the run.
+        predictions: split -> results file.
+        seconds: "step" and "total", as far as they are known.
+    """
+    splits = {split.name: result(split, path, ()) for split, path in predictions.items()}
+    return {
+        "version": VERSION, "id": name, "row": name, "title": title, "seed": seed, "what": None, "commits": [commit()],
+        "machine": machine(), "seconds": seconds, "curve": [], "cost": {}, "splits": splits,
+    }  # fmt: skip
+
+
+def result(split: Split, predictions: Path, columns: Sequence[str]) -> dict[str, Any]:
+    """Numbers of a results file on one split, with the baselines that ``columns`` ask for."""
+    truth = load(split.paths()[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        evaluation = prepare(truth, predictions)
+        numbers: dict[str, Any] = {
+            "digest": split.digest,
+            "metrics": evaluation.metrics(),
+            "levels": [{"low": v.low, "high": v.high, "objects": v.objects, "AP": v.ap} for v in levels(evaluation)],
+            "per_image": PerImage.of(evaluation).pack(),
+        }
+        for name, hull in BASELINES.items():
+            if any(column.startswith(f"{name}.") for column in columns):
+                # A system without visible masks has nothing to clip with.
+                clipped = clip(truth, predictions, hull=hull) if evaluation.detections.visible is not None else None
+                numbers[name] = None if clipped is None else prepare(truth, clipped).metrics()
+    return numbers
+
+
+def _cost(known: dict[str, Any], checkpoint: Path, splits: Sequence[Split], columns: Sequence[str]) -> dict[str, Any]:
+    if not set(columns) & set(COSTS) or set(known) >= set(COSTS):
+        return known
+    from amodal.reproduce.cost import measure
+
+    return measure(checkpoint, splits[0])
+
+
+def _table(path: Path) -> list[dict[str, float]]:
+    """Rows of a run's CSV file, numbers with four significant digits; empty cells are left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{k: int(v) if k == "step" else float(f"{float(v):.4g}") for k, v in row.items()} for row in rows]
+
+
+def thin(rows: list[dict[str, float]], most: int = _ROWS) -> list[dict[str, float]]:
+    """At most ``most`` rows, each the mean of its neighbours, so that no spike is chosen by chance."""
+    size = -(-len(rows) // most) if rows else 1
+    groups = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return [
+        {key: float(f"{sum(row[key] for row in group) / len(group):.4g}") for key in group[0]}
+        | {"step": group[-1]["step"]}
+        for group in groups
+    ]
+
+
+def seconds(log: list[dict[str, float]]) -> dict[str, float]:
+    """Training time: ``total`` over all steps, and ``step``, the median of the log's intervals; empty without a log."""
+    if not log:
+        return {}
+    steps = [row["step"] for row in log]
+    lengths = [now - before for now, before in zip(steps, [0, *steps], strict=False)]
+    values = sorted(row["seconds"] for row in log)
+    total = sum(length * row["seconds"] for length, row in zip(lengths, log, strict=True))
+    return {"total": round(total, 1), "step": values[len(values) // 2]}

@@ -1,0 +1,400 @@
+"""What an experiment file says: rows that are compared, what they share, and what is shown of them.
+
+An experiment is data. Nothing here trains or reads pictures; :mod:`amodal.reproduce.runs` makes runs of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from amodal.config_io import flatten, read_yaml
+from amodal.errors import ConfigError, nearest
+from amodal.systems import SYSTEMS
+
+BOOTSTRAP = "paired bootstrap over images"
+COSTS = ("parameters", "flops")
+BASELINES = ("clipped", "hull")
+PARTS = {
+    "mask": ("AP", "AP50", "AP75", "AR100", "AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60",
+             "mIoU", "mIoU-occ"),
+    "box": ("AP", "AP50", "AP75", "AR100", "AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60",
+            "AP-of-mask"),
+    "visible": ("AP", "AP50", "AP75", "AR100"),
+}  # fmt: skip
+METRICS = tuple(f"{part}.{key}" for part, keys in PARTS.items() for key in keys)
+COLUMNS = ("mask.AP", "mask.AP-occ-gt", "box.AP", "box.AP-occ-gt", "visible.AP")
+"""Columns of a table that names none."""
+
+_KEYS = ("title", "base", "settings", "init", "budget", "data", "seeds", "tune", "rows", "vary", "columns", "compare",
+         "pictures")  # fmt: skip
+_ROW_KEYS = ("title", "seeds", "run", "system")
+# Decided by the experiment or by the runner, never by a row.
+_TAKEN = {
+    "seed": "seeds", "out": "--out", "prior": "prior_fit", "data.train": "data", "data.train_images": "data",
+    "data.val": "data", "data.val_images": "data",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: its key in the file.
+        title: how tables call it.
+        settings: dotted key of the training configuration -> value, what this row changes.
+        seeds: its own seeds; None: the experiment's.
+        run: name of a file in the runs folder with numbers that no ``amodal train`` made; None: it is trained.
+    """
+
+    name: str
+    title: str
+    settings: dict[str, Any]
+    seeds: tuple[int, ...] | None = None
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The run that every row starts from.
+
+    Attributes:
+        settings: dotted key -> value, over the experiment's.
+        freeze: parts that the rows do not train.
+        seed: of the one trunk that all seeds share; None: each seed has its own.
+    """
+
+    settings: dict[str, Any]
+    freeze: tuple[str, ...]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class DataNames:
+    """Data sets by name: NAME is NAME.json with its pictures in the folder NAME, below ``--data.root``.
+
+    Attributes:
+        train, tune: None where the command line names them.
+        test: likewise, empty.
+        digests: name -> digest of its annotations, so that finished runs are found without the files.
+    """
+
+    train: str | None = None
+    tune: str | None = None
+    test: tuple[str, ...] = ()
+    digests: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A grid, the same for every row; each row gets the point that is best by metric ``by`` on the tune split."""
+
+    grid: dict[str, list[Any]]
+    by: str = "mask.AP"
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination of the grid's values, dotted key -> value, in the order of the file."""
+        points: list[dict[str, Any]] = [{}]
+        for key, values in self.grid.items():
+            points = [{**point, key: value} for point in points for value in values]
+        return points
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value on the horizontal axis of a figure: its label, and the settings that it stands for."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Differences of the other rows to the row ``row``, by ``draws`` draws of the bootstrap."""
+
+    row: str
+    draws: int = 1000
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Objects to show side by side: the most hidden ones of these images, or of the first ``count`` images."""
+
+    images: tuple[int, ...] = ()
+    count: int = 4
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file; paths are absolute or relative to the working directory.
+
+    Attributes:
+        name: file name without ``.yaml``.
+        path: the file.
+        title: headline of its tables.
+        base: training configuration, YAML; None: the defaults.
+        settings: dotted key -> value, over the base, for all rows.
+        init: checkpoint folder, or name of weights that ship, that runs (or the trunk) start from.
+        trunk: None: every row has the full budget.
+        data, seeds, tune, rows, columns, compare: as their classes say.
+        vary: dotted key -> the points of one figure panel.
+        pictures: None: no pictures.
+    """
+
+    name: str
+    path: Path
+    title: str
+    base: Path | None
+    settings: dict[str, Any]
+    init: str | None
+    trunk: Trunk | None
+    data: DataNames
+    seeds: tuple[int, ...]
+    tune: Tune | None
+    rows: tuple[Row, ...]
+    vary: dict[str, tuple[Point, ...]]
+    columns: tuple[str, ...]
+    compare: Compare | None
+    pictures: Pictures | None
+
+    def only(self, names: Sequence[str]) -> Experiment:
+        """The same experiment with these rows alone.
+
+        Raises:
+            ConfigError: a row is unknown.
+        """
+        known = {row.name: row for row in self.rows}
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"--rows: {self.path} has no row {name!r}{nearest(name, list(known))}")
+        compare = self.compare if self.compare is not None and self.compare.row in names else None
+        return replace(self, rows=tuple(known[name] for name in dict.fromkeys(names)), compare=compare)
+
+
+def find_experiment(name: str) -> Path:
+    """The file of an experiment: a path that ends in ``.yaml``, or the name of one that comes with the project.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    package = Path(__file__).parents[1]
+    folders = [package / "experiments", package.parents[1] / "experiments"]
+    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    if name not in found:
+        raise ConfigError(f"no experiment {name!r}{nearest(name, list(found))}")
+    return found[name]
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Reads and checks an experiment file; settings of the training are checked when runs are made of it.
+
+    Raises:
+        ConfigError: one line with the file, the key, and the nearest key where one is unknown.
+    """
+    path = Path(path)
+    return _Reader(path, read_yaml(path)).read()
+
+
+class _Reader:
+    """Takes the keys of one file; its methods say what each key may hold."""
+
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
+        self.path, self.data = path, data
+
+    def fail(self, message: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {message}")
+
+    def read(self) -> Experiment:
+        data = self.data
+        self.check(data, _KEYS, "")
+        rows = tuple(self.row(str(name), value) for name, value in self.mapping("rows", data.get("rows")).items())
+        if not rows:
+            raise self.fail("rows is missing; it names what is compared")
+        known = {row.name: row for row in rows}
+        base = data.get("base")
+        return Experiment(
+            name=self.path.stem,
+            path=self.path,
+            title=self.text("title", data.get("title", self.path.stem)),
+            base=None if base is None else self.path.parent / self.text("base", base),
+            settings=self.settings("settings", data.get("settings")),
+            init=None if data.get("init") is None else self.init(self.text("init", data["init"])),
+            trunk=self.trunk(data.get("budget", "full"), known),
+            data=self.data_names(data.get("data")),
+            seeds=self.seeds("seeds", data.get("seeds", [0])),
+            tune=self.tune(data.get("tune")),
+            rows=rows,
+            vary={key: self.points(key, value) for key, value in self.mapping("vary", data.get("vary")).items()},
+            columns=self.columns(data.get("columns", list(COLUMNS))),
+            compare=self.compare(data.get("compare"), known),
+            pictures=self.pictures(data.get("pictures")),
+        )
+
+    def check(self, data: Mapping[str, Any], keys: Sequence[str], prefix: str) -> None:
+        for key in data:
+            if key not in keys:
+                raise self.fail(f"unknown key {prefix + str(key)!r}{nearest(str(key), list(keys))}")
+
+    def mapping(self, key: str, value: Any) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.fail(f"{key} is {value!r}, must be a mapping")
+        return value
+
+    def text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise self.fail(f"{key} is {value!r}, must be text")
+        return value
+
+    def list_of(self, key: str, value: Any) -> list[Any]:
+        if not isinstance(value, list) or not value:
+            raise self.fail(f"{key} is {value!r}, must be a list of values")
+        return value
+
+    def init(self, value: str) -> str:
+        beside = self.path.parent / value
+        return str(beside) if beside.is_dir() else value
+
+    def seeds(self, key: str, value: Any) -> tuple[int, ...]:
+        for seed in self.list_of(key, value):
+            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+                raise self.fail(f"{key} has {seed!r}, must be whole numbers from 0 on")
+        if len(set(value)) < len(value):
+            raise self.fail(f"{key} is {value!r}, a seed is given twice")
+        return tuple(value)
+
+    def settings(self, key: str, value: Any) -> dict[str, Any]:
+        """Nested or dotted settings as dotted ones."""
+        flat: dict[str, Any] = {}
+        for name, inner in self.mapping(key, value).items():
+            for leaf, setting in flatten({str(name): inner}).items():
+                if leaf in flat:
+                    raise self.fail(f"{key}: {leaf!r} is given twice, dotted and nested")
+                if leaf in _TAKEN:
+                    raise self.fail(f"{key}: {leaf!r} is no setting of a row; it is decided by {_TAKEN[leaf]!r}")
+                flat[leaf] = setting
+        return flat
+
+    def row(self, name: str, value: Any) -> Row:
+        key = f"rows.{name}"
+        given = dict(self.mapping(key, value))
+        title, seeds, run, system = (given.pop(word, None) for word in _ROW_KEYS)
+        flat = self.settings(key, given)
+        if system is not None:
+            flat = {"model.system": self.text(f"{key}.system", system), **flat}
+        elif name in SYSTEMS and "model.system" not in flat and run is None:
+            flat = {"model.system": name, **flat}
+        if run is not None and flat:
+            raise self.fail(
+                f"{key}: 'run' names numbers that are taken as they are, so {next(iter(flat))!r} has no use"
+            )
+        return Row(
+            name=name,
+            title=name if title is None else self.text(f"{key}.title", title),
+            settings=flat,
+            seeds=None if seeds is None else self.seeds(f"{key}.seeds", seeds),
+            run=None if run is None else self.text(f"{key}.run", run),
+        )
+
+    def trunk(self, value: Any, rows: Mapping[str, Row]) -> Trunk | None:
+        if value == "full":
+            return None
+        if not isinstance(value, dict) or list(value) != ["shared-trunk"]:
+            raise self.fail(f"budget is {value!r}, must be 'full' or shared-trunk: {{trunk: ..., freeze: [...]}}")
+        shared = self.mapping("budget.shared-trunk", value["shared-trunk"])
+        self.check(shared, ("trunk", "freeze", "seed"), "budget.shared-trunk.")
+        trunk = shared.get("trunk")
+        if isinstance(trunk, str):
+            if trunk not in rows:
+                raise self.fail(f"budget.shared-trunk.trunk is {trunk!r}, no row{nearest(trunk, list(rows))}")
+            settings = rows[trunk].settings
+        else:
+            settings = self.row("trunk", trunk).settings
+        freeze = self.list_of("budget.shared-trunk.freeze", shared.get("freeze"))
+        seed = shared.get("seed")
+        if seed is not None:
+            (seed,) = self.seeds("budget.shared-trunk.seed", [seed])
+        return Trunk(settings, tuple(self.text("budget.shared-trunk.freeze", part) for part in freeze), seed)
+
+    def data_names(self, value: Any) -> DataNames:
+        given = self.mapping("data", value)
+        self.check(given, ("train", "tune", "test", "digests"), "data.")
+        train, tune = (
+            None if given.get(key) is None else self.text(f"data.{key}", given[key]) for key in ("train", "tune")
+        )
+        test = given.get("test")
+        tests = [] if test is None else self.list_of("data.test", test)
+        digests = self.mapping("data.digests", given.get("digests"))
+        known = [name for name in (train, tune, *tests) if name is not None]
+        self.check(digests, known, "data.digests.")
+        return DataNames(
+            train,
+            tune,
+            test=tuple(self.text("data.test", name) for name in tests),
+            digests={name: self.text(f"data.digests.{name}", digest) for name, digest in digests.items()},
+        )
+
+    def tune(self, value: Any) -> Tune | None:
+        if value is None:
+            return None
+        given = dict(self.mapping("tune", value))
+        by = given.pop("by", Tune.by)
+        if by not in METRICS:
+            raise self.fail(f"tune.by is {by!r}, no metric{nearest(str(by), list(METRICS))}")
+        grid = self.settings("tune", given)
+        if not grid:
+            raise self.fail("tune names no setting to choose")
+        return Tune({key: self.list_of(f"tune.{key}", values) for key, values in grid.items()}, by)
+
+    def points(self, key: str, value: Any) -> tuple[Point, ...]:
+        """Plain values of ``key``, or mappings: ``as``, the label, and the settings that stand for it."""
+        made = []
+        for item in self.list_of(f"vary.{key}", value):
+            if isinstance(item, dict):
+                settings = dict(item)
+                label = settings.pop("as", None)
+                if label is None:
+                    raise self.fail(f"vary.{key}: a point of several settings needs a label, 'as'")
+                made.append(Point(str(label), self.settings(f"vary.{key}", settings)))
+            else:
+                made.append(Point(str(item), self.settings("vary", {key: item})))
+        return tuple(made)
+
+    def columns(self, value: Any) -> tuple[str, ...]:
+        known = [*METRICS, *COSTS, *(f"{name}.{metric}" for name in BASELINES for metric in METRICS)]
+        for column in self.list_of("columns", value):
+            if column not in known:
+                raise self.fail(f"columns: unknown column {column!r}{nearest(str(column), known)}")
+        return tuple(value)
+
+    def compare(self, value: Any, rows: Mapping[str, Row]) -> Compare | None:
+        if value is None:
+            return None
+        given = self.mapping("compare", value)
+        self.check(given, ("with", "by", "draws"), "compare.")
+        name, by, draws = given.get("with"), given.get("by", BOOTSTRAP), given.get("draws", Compare.draws)
+        if name not in rows:
+            raise self.fail(f"compare.with is {name!r}, no row{nearest(str(name), list(rows))}")
+        if by != BOOTSTRAP:
+            raise self.fail(f"compare.by is {by!r}, must be {BOOTSTRAP!r}")
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 100:
+            raise self.fail(f"compare.draws is {draws!r}, must be a whole number from 100 on")
+        return Compare(str(name), draws)
+
+    def pictures(self, value: Any) -> Pictures | None:
+        if value is None:
+            return None
+        given = self.mapping("pictures", value)
+        self.check(given, ("images", "count"), "pictures.")
+        images, count = given.get("images", []), given.get("count", Pictures.count)
+        if not isinstance(images, list) or not all(type(number) is int for number in images):
+            raise self.fail(f"pictures.images is {images!r}, must be a list of image ids")
+        if type(count) is not int or count < 1:
+            raise self.fail(f"pictures.count is {count!r}, must be a whole number from 1 on")
+        return Pictures(tuple(images), count)

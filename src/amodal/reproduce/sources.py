@@ -1,0 +1,125 @@
+"""The data sets of an experiment: named by its file below one folder, or given one by one on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amodal.data.reader import load
+from amodal.errors import ConfigError
+from amodal.reproduce.plan import DataNames
+from amodal.train.data import annotation_digest
+
+
+@dataclass(frozen=True)
+class Split:
+    """Annotated pictures.
+
+    Attributes:
+        name: how tables call it.
+        digest: of the annotations.
+        annotations, images: file and folder; None where only the digest is known, so that nothing can be run on it.
+    """
+
+    name: str
+    digest: str
+    annotations: Path | None = None
+    images: Path | None = None
+
+    def paths(self) -> tuple[Path, Path]:
+        """Annotation file and picture folder.
+
+        Raises:
+            ConfigError: they are not known.
+        """
+        if self.annotations is None or self.images is None:
+            raise ConfigError(f"{self.name} is needed for runs that are missing; give --data.root, the folder it is in")
+        return self.annotations, self.images
+
+
+@dataclass(frozen=True)
+class Given:
+    """Data sets as the command line names them; None or empty where the experiment's own are meant.
+
+    Attributes:
+        root: folder that names of the experiment file are relative to.
+        train, tune: (annotation file, picture folder).
+        test: as many of them as there are splits.
+    """
+
+    root: Path | None = None
+    train: tuple[Path, Path] | None = None
+    tune: tuple[Path, Path] | None = None
+    test: tuple[tuple[Path, Path], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The data sets of an experiment; ``tune`` is None where it has none."""
+
+    train: Split
+    tune: Split | None
+    test: tuple[Split, ...]
+
+
+def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> tuple[tuple[Path, Path], ...]:
+    """Annotation files with their picture folders, for the flags ``--data.FLAG`` and ``--data.FLAG_images``.
+
+    Raises:
+        ConfigError: one of the two is given more often than the other.
+    """
+    if len(annotations) != len(images):
+        counts = f"{len(annotations)} annotation files, {len(images)} folders"
+        raise ConfigError(f"--data.{flag} and --data.{flag}_images go together: {counts}")
+    return tuple(zip(annotations, images, strict=True))
+
+
+def find_sources(names: DataNames, given: Given) -> Sources:
+    """The data sets, their annotations read for their digests; ``given`` comes first.
+
+    Raises:
+        ConfigError: one is missing, or its annotations are not those that the experiment file names.
+        DataError: a file is faulty.
+    """
+    train = _split("train", names.train, given.train, names, given.root)
+    if train is None:
+        raise ConfigError("--data.train is missing: the experiment names no data of its own")
+    tests = given.test or (None,) * len(names.test)
+    test_names = [None] * len(tests) if given.test else list(names.test)
+    test = [_split("test", name, pair, names, given.root) for name, pair in zip(test_names, tests, strict=True)]
+    if not test:
+        raise ConfigError("--data.test is missing: the experiment names no data of its own")
+    found = tuple(split for split in test if split is not None)
+    if len({split.name for split in found}) < len(found):
+        raise ConfigError(f"--data.test: two splits are called {found[0].name!r}; rename a file or its folder")
+    return Sources(train, _split("tune", names.tune, given.tune, names, given.root), found)
+
+
+def split_name(annotations: Path) -> str:
+    """``FOLDER/FILE`` without its ending; the folder alone where the file is called annotations."""
+    path = annotations.absolute()
+    return path.parent.name if path.stem == "annotations" else f"{path.parent.name}/{path.stem}"
+
+
+def _split(
+    role: str, name: str | None, pair: tuple[Path, Path] | None, names: DataNames, root: Path | None
+) -> Split | None:
+    if pair is not None:
+        return Split(split_name(pair[0]), _digest(pair[0]), *pair)
+    if name is None:
+        return None
+    stated = (names.digests or {}).get(name)
+    if root is not None:
+        path = root / f"{name}.json"
+        digest = _digest(path)
+        if stated not in (None, digest):
+            raise ConfigError(f"{path}: not the annotations of this experiment (digest {digest}, it names {stated})")
+        return Split(name, digest, path, root / name)
+    if stated is None:
+        raise ConfigError(f"--data.{role} or --data.root is missing: {name} is not there, and its digest is not known")
+    return Split(name, stated)
+
+
+def _digest(path: Path) -> str:
+    return annotation_digest(load(path))
