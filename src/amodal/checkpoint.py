@@ -17,7 +17,7 @@ from amodal.evaluation.table import COLUMNS, PARTS
 from amodal.files import PICKLES
 from amodal.models.branch import Prior, PriorMaker
 from amodal.models.rcnn import AmodalRCNN
-from amodal.settings import MethodConfig, PriorKind
+from amodal.settings import FitConfig, MethodConfig, PriorKind
 from amodal.systems import resolve
 from amodal.version import __version__
 
@@ -66,6 +66,17 @@ def maker_of(kind: PriorKind) -> PriorMaker:
     """What fits, saves and loads priors of a kind."""
     maker: PriorMaker = resolve(kind.maker)
     return maker
+
+
+def check_prior(method: MethodConfig, fitted: FitConfig) -> None:
+    """Refuses a prior fitted with ``fitted`` that is of another kind than a system with these settings needs, or that
+    cannot serve them, with a :class:`ConfigError`."""
+    kind = method.prior_kind
+    if kind is not None and not isinstance(fitted, kind.settings):
+        raise ConfigError(
+            f"the prior is fitted with {type(fitted).__name__}, the {kind.title} needs {kind.settings.__name__}"
+        )
+    method.check_prior(fitted)
 
 
 def load_prior(folder: str | Path, method: MethodConfig | None, device: torch.device | str = "cpu") -> Prior:

@@ -246,7 +246,7 @@ class _Verb:
         """Takes ``--key value`` and ``--key=value`` of the training configuration out of the words."""
         if not self.settings:
             return words, {}
-        from amodal.config_io import setting_keys
+        from amodal.config_io import OWN_SETTINGS, setting_keys
 
         keys = setting_keys()
         rest: list[str] = []
@@ -259,7 +259,7 @@ class _Verb:
             if not flag.startswith("--") or flag in self.flags:
                 rest.append(word)
                 continue
-            if key not in keys:
+            if key not in keys and not key.startswith(OWN_SETTINGS):
                 known = ["--" + name for name in keys] + [name for name in self.flags if "_" not in name]
                 raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
             if not has_value:

@@ -25,6 +25,9 @@ from amodal.systems import SYSTEMS, find
 VERSION = 1
 """Version of the configuration format. Files of a higher version are refused."""
 
+OWN_SETTINGS = ("model.method.", "prior_fit.")
+"""Sections whose keys hang on the system, which may be in a file of the user's own."""
+
 MAX_BYTES = 1 << 20
 _T = TypeVar("_T")
 
@@ -211,7 +214,7 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def setting_keys() -> list[str]:
-    """Every dotted key that ``amodal train`` takes as ``--key value``, the methods' own included."""
+    """Every dotted key that ``amodal train`` takes as ``--key value``, those of :data:`SYSTEMS` included."""
     method = {f"model.method.{name}" for system in SYSTEMS.values() for name in get_type_hints(system.settings)}
     prior = [f"prior_fit.{name}" for name in get_type_hints(EXPANSION_PRIOR.settings)]
     return [*_leaves(TrainConfig, ""), *prior, *sorted(method)]

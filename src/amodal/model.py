@@ -5,7 +5,9 @@ The network itself (:mod:`amodal.models.rcnn`) knows tensors only; here it gets 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +22,7 @@ from amodal.config import ModelConfig
 from amodal.errors import ConfigError, WeightsError
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
-from amodal.models.branch import Prior
+from amodal.models.branch import BoxSide, Branch, Prior
 from amodal.models.initial_weights import initialise
 from amodal.models.rcnn import AmodalRCNN
 from amodal.models.rpn import RegionProposalNetwork
@@ -182,7 +184,7 @@ def build(
         ConfigError: unknown system, or settings that do not fit together.
         WeightsError: the weights cannot be read or do not fit.
     """
-    config = complete(replace(config or ModelConfig(), system=system))
+    config = deepcopy(complete(replace(config or ModelConfig(), system=system)))  # Lists in it are nobody else's.
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, must be >= 1")
     if weights is not None:
@@ -200,12 +202,17 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         entry = find(system)
+        box_head = resolve(entry.box_head)(config, num_classes)
+        branch = resolve(entry.branch)(config, num_classes, expansion)
+        _check_parts(system, branch, box_head)
+        if branch.prior is not expansion:
+            raise ConfigError(f"system {system}: its branch does not hand its prior on to Branch.__init__")
         model = AmodalModel(
             transform=Transform(config.transform),
             backbone=build_backbone(config.backbone),
             rpn=RegionProposalNetwork(config.backbone.channels, config.rpn),
-            box_head=resolve(entry.box_head)(config, num_classes),
-            branch=resolve(entry.branch)(config, num_classes, expansion),
+            box_head=box_head,
+            branch=branch,
             config=config,
             class_names=[str(name) for name in names],
             category_ids=[int(value) for value in ids],
@@ -219,13 +226,28 @@ def complete(config: ModelConfig) -> ModelConfig:
     """Settings in which ``method`` is an object of the system's own class, its defaults where it was None.
 
     Raises:
-        ConfigError: unknown system, or settings of another system's class.
+        ConfigError: unknown system, one that is made of other things than branch and box side, or settings of another
+            system's class.
     """
-    wanted = find(config.system).settings
+    entry = find(config.system)
+    _check_parts(config.system, resolve(entry.branch), resolve(entry.box_head))
+    wanted = entry.settings
     method = wanted() if config.method is None else config.method
     if not isinstance(method, wanted):
         raise ConfigError(f"model.method is {type(method).__name__}, {config.system} needs {wanted.__name__}")
     return replace(config, method=method)
+
+
+def _check_parts(system: str, branch: Any, box_head: Any) -> None:
+    """Refuses what is no branch or no box side: objects, their classes, or functions that make them."""
+    for part, contract in ((branch, Branch), (box_head, BoxSide)):
+        if isinstance(part, type):
+            ok = issubclass(part, contract)
+        else:
+            ok = isinstance(part, contract) or inspect.isfunction(part)
+        if not ok:
+            name = part.__name__ if isinstance(part, type) else f"a {type(part).__name__}"
+            raise ConfigError(f"system {system}: {name} is no {contract.__name__}")
 
 
 def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:
@@ -240,9 +262,11 @@ def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | Non
         return None
     if given is None:
         article = "an" if kind.title[0] in "aeiou" else "a"
-        raise ConfigError(f"{name} needs {article} {kind.title}: give prior=FOLDER (amodal prior fit)")
+        raise ConfigError(
+            f"{name} needs {article} {kind.title}: give prior=FOLDER (amodal train fits one into RUN/prior)"
+        )
     prior = checkpoint.load_prior(given, method) if isinstance(given, str | Path) else given
-    method.check_prior(prior.config)
+    checkpoint.check_prior(method, prior.config)
     return prior
 
 

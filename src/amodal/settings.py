@@ -40,7 +40,8 @@ class MethodConfig:
         return None
 
     def check_prior(self, fitted: FitConfig) -> None:
-        """Refuses a prior fitted with ``fitted`` that can never serve these settings, with a :class:`ConfigError`."""
+        """Refuses a prior of ``prior_kind`` fitted with ``fitted`` that can never serve these settings, with a
+        :class:`ConfigError`."""
         return None
 
 
@@ -113,8 +114,7 @@ class PGExpConfig(MethodConfig):
         return EXPANSION_PRIOR if self.box_expansion == "prior" or self.mask_expansion != "plain" else None
 
     def check_prior(self, fitted: FitConfig) -> None:
-        if not isinstance(fitted, PriorConfig):
-            raise ConfigError(f"the prior is fitted with {type(fitted).__name__}, pgexp needs {PriorConfig.__name__}")
+        assert isinstance(fitted, PriorConfig)
         key, wanted = ("candidates", self.candidates) if self.rerank != "none" else ("k", self.k)
         if wanted > fitted.slots:
             raise ConfigError(f"model.method.{key} is {wanted}, the prior has {fitted.slots} slots a class")

@@ -89,7 +89,7 @@ def resolve(target: Any) -> Any:
         sys.path.append(os.getcwd())  # The last place to look, so that no file here hides a library.
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # A user's file may do anything when it is imported.
+    except (Exception, SystemExit) as error:  # A user's file may do anything when it is imported.
         missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
         why = "no such module, here or installed" if missing else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{target}: {why}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class BoxHead(BoxSide):
         nms: IoU of the NMS in each class.
         detections: most detections an image.
     """
+
+    class_rows: ClassVar[dict[str, tuple[int, int]]] = {"cls_score": (1, 1), "bbox_pred": (0, 4)}
 
     def __init__(self, model: ModelConfig, num_classes: int) -> None:
         super().__init__()
@@ -74,6 +77,12 @@ class BoxHead(BoxSide):
             deltas of positives), both sums to be divided by S.
         """
         logits, deltas = self(features, sampled.boxes, sampled.batch)
+        return self.losses(logits, deltas, sampled, is_object)
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, sampled: RoIs, is_object: Tensor
+    ) -> tuple[RoIs, dict[str, LossTerm]]:
+        """What :meth:`train_step` returns, from logits float32 [S, K + 1] and deltas float32 [S, K, 4]."""
         count = logits.new_tensor(float(len(sampled)))
         classes = torch.where(is_object, sampled.labels + 1, 0)
         loss_class = F.cross_entropy(logits, classes, reduction="sum")

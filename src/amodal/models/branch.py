@@ -72,7 +72,12 @@ class BoxSide(nn.Module, ABC):
     """What finds class and box of the proposals. All systems share ``models.box_head.BoxHead`` but those whose table
     entry names another (ASN replaces it and hands its first features on as ``RoIs.shared``).
 
-    Made with (model settings, number of classes).
+    Made with (model settings, number of classes). ``models.box_head.BoxHead`` may be the parent of another one, whose
+    ``detect`` adds the ``shared`` features of the final boxes.
+
+    Any module of a system may have a class attribute ``class_rows``: which rows of its layers belong to classes, as
+    {layer: (rows before those of the classes, rows of each class)}, "" for the module itself. A run that starts from a
+    checkpoint of other classes (``--init``) carries these rows over by the classes' names.
     """
 
     @abstractmethod
@@ -146,7 +151,8 @@ class Branch(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: BranchOutput, rois: RoIs, features: dict[str, Tensor]) -> dict[str, LossTerm]:
         """Loss terms by name for regions with ground truth. They may share a graph: they are added up before one
-        backward pass. Every trained parameter is touched by one of them, even when R is 0."""
+        backward pass. The names are always the same, none of them a name of another part, and every trained parameter
+        is touched by one of them, even when R is 0."""
 
     def rescore(self, features: dict[str, Tensor], candidates: RoIs) -> Tensor | None:
         """New scores float [R] for detection candidates *before* NMS (VRSP re-weights there); None keeps them.

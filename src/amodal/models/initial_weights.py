@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from amodal.errors import WeightsError
+from amodal.models.box_head import BoxHead
 from amodal.models.mask_head import MaskHead
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _RENAMES = [
     (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "mask.predictor."),
 ]
 _MASK_CONV = re.compile(r"^roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)\.(weight|bias)$")
+_BOX_SIDE = "box_head."
 _PER_CLASS = ("box_head.cls_score.", "box_head.bbox_pred.", ".predictor.")
 
 
@@ -78,7 +80,8 @@ def load_torchvision_detector(
 ) -> list[str]:
     """Load the state dict of torchvision's ``maskrcnn_resnet50_fpn`` (or Faster R-CNN) into a detector.
 
-    Every mask head of the branch starts from the one mask head. Outputs of the background class, which only torchvision
+    Every mask head of the branch starts from the one mask head; a box side that is not the shared one (``BoxHead``)
+    stays as initialised. Outputs of the background class, which only torchvision
     has for boxes and masks, are dropped. Class-specific layers are loaded when the class counts agree, or row by row
     when all the model's class names are among ``categories``; otherwise they stay as initialised.
 
@@ -110,8 +113,11 @@ def _load(
     tensors = _renamed(state, [name for name, module in model.named_modules() if isinstance(module, MaskHead)])
     rows = _class_rows(list(getattr(model, "class_names", [])), categories)
     foreign = any(name.startswith("roi_heads.") for name in state)
+    shared_side = type(getattr(model, "box_head", None)) is BoxHead
     loaded: dict[str, Tensor] = {}
     for name, given in tensors.items():
+        if foreign and not shared_side and name.startswith(_BOX_SIDE):
+            continue
         if name not in own:
             raise WeightsError(f"{owner}: tensor {name!r} is unknown to this model{_norm_hint(name)}")
         value = _class_specific(name, given, own[name], rows) if foreign else given
@@ -126,7 +132,7 @@ def _load(
         if not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{owner}: tensor {name!r} holds NaN or infinity")
         loaded[name] = value
-    _require(loaded, own, owner)
+    _require(loaded, own, owner, shared_side or not foreign)
     model.load_state_dict({**own, **loaded})
     if eps != 1e-5:
         _absorb_eps(model, eps)
@@ -179,11 +185,11 @@ def _class_specific(name: str, value: Tensor, own: Tensor, rows: list[int] | Non
     return flat.reshape(own.shape) if flat.numel() == own.numel() else flat
 
 
-def _require(loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], owner: str) -> None:
-    """Whatever a file holds, its backbone must be whole; and if it holds more than that, the proposals too."""
+def _require(loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], owner: str, box_side: bool) -> None:
+    """Whatever a file holds, its backbone must be whole; and if it holds more than that, proposals and box side too."""
     parts = ["backbone.body."]
     if any(not name.startswith("backbone.body.") for name in loaded):
-        parts = ["backbone.", "rpn.", "box_head.fc"]
+        parts = ["backbone.", "rpn.", *(["box_head.fc"] if box_side else [])]
     missing = [name for name in own if name.startswith(tuple(parts)) and name not in loaded]
     if missing:
         raise WeightsError(f"{owner}: tensor {missing[0]!r} is missing ({len(missing)} in all)")

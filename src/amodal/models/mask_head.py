@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ class ClassPredictor(nn.Module):
 
     The other classes' maps are never read, in training (mask losses look at the object's class) as in test.
     """
+
+    class_rows: ClassVar[dict[str, tuple[int, int]]] = {"": (0, 1)}
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()

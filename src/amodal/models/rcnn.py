@@ -135,11 +135,13 @@ class AmodalRCNN(nn.Module):
         proposals, losses = self.rpn(features, batch.sizes, goals, self._draws)
         sampled, is_object = sample_rois(proposals, goals, batch.sizes, self.config.box_head, self._draws)
         positives, terms = self.box_head.train_step(features, sampled, is_object)
-        losses.update(terms)
         positives, sampled = replace(positives, targets=moved), replace(sampled, targets=moved)
         output: BranchOutput = self.branch(features, positives)
-        losses.update(self.branch.loss(output, positives, features))
-        losses.update(self.branch.extra_loss(features, sampled, is_object))
+        own = self.branch.loss(output, positives, features)
+        for more in (terms, own, self.branch.extra_loss(features, sampled, is_object)):
+            if twice := sorted(losses.keys() & more.keys()):
+                raise ValueError(f"two losses are called {twice[0]!r}, one of them would be lost")
+            losses.update(more)
         return losses
 
     @torch.no_grad()

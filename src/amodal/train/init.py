@@ -13,10 +13,10 @@ from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
 from amodal.config import ModelConfig
 from amodal.errors import WeightsError
 from amodal.files import open_weights
-from amodal.models.mask_head import ClassPredictor
 from amodal.models.rcnn import AmodalRCNN
+from amodal.systems import find, resolve
 
-_BRANCH = "branch."
+_BRANCH, _BOX_SIDE = "branch.", "box_head."
 _LISTED = 10  # classes that are named
 
 
@@ -33,12 +33,12 @@ class _Taken:
 def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
     """Copies a checkpoint's weights into ``model``.
 
-    The detector (backbone, proposals, box head) must be of the same widths. Rows that belong to classes (of the box
-    head's last layers and of every mask predictor) are copied for the classes that both have, by name; the others keep
-    their fresh values. Of the branch whatever fits by name and shape is copied, be it of the same system or of another:
-    heads that the checkpoint does not have, or has in another shape, start afresh, and so do those whose numbers mean
-    something else there (:meth:`amodal.models.branch.Branch.meanings`). Its prior is never taken over: it belongs to
-    the data.
+    The detector (backbone, proposals, box head) must be of the same widths. Rows that belong to classes (``class_rows``
+    of the box head and of every mask predictor) are copied for the classes that both have, by name; the others keep
+    their fresh values. Of the branch, and of a box side that is not the checkpoint's, whatever fits by name and shape
+    is copied, be it of the same system or of another: parts that the checkpoint does not have, or has in another shape,
+    start afresh, and so do those whose numbers mean something else there
+    (:meth:`amodal.models.branch.Branch.meanings`). Its prior is never taken over: it belongs to the data.
 
     Args:
         model: the detector to fill.
@@ -57,17 +57,19 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
     with open_weights(path) as file:
         names = set(file.keys())
         reset = _other_meanings(model, config, names)
+        own_parts = _own_parts(model.config, config)
         for name, own in state.items():
             if any(name.startswith(prefix) for prefix in reset):
                 continue
-            _take(taken, file, path, classes, name, own, name in names)
+            _take(taken, file, path, classes, name, own, name in names, name.startswith(own_parts))
     surplus = sorted(name for name in names - set(state) if not any(name.startswith(prefix) for prefix in reset))
     return "; ".join(_told(folder, config, model, classes, taken, reset, surplus))
 
 
-def _take(taken: _Taken, file: Any, path: Path, classes: _Classes, name: str, own: Tensor, there: bool) -> None:
-    """Copies one tensor where it fits, and notes what became of it."""
-    inside = name.startswith(_BRANCH)
+def _take(
+    taken: _Taken, file: Any, path: Path, classes: _Classes, name: str, own: Tensor, there: bool, inside: bool
+) -> None:
+    """Copies one tensor where it fits, and notes what became of it; ``inside`` parts need not be in the checkpoint."""
     if not there:
         if not inside:
             raise WeightsError(f"{path}: tensor {name!r} is missing; the model's settings differ from this run's")
@@ -115,6 +117,12 @@ def _told(
     return parts
 
 
+def _own_parts(ours: ModelConfig, theirs: ModelConfig) -> tuple[str, ...]:
+    """Prefixes of the parts that a system brings itself: its branch, and a box side other than the checkpoint's."""
+    one, two = (resolve(find(config.system).box_head) for config in (ours, theirs))
+    return (_BRANCH,) if one is two else (_BRANCH, _BOX_SIDE)
+
+
 def _other_meanings(model: AmodalRCNN, theirs: ModelConfig, names: set[str]) -> dict[str, str]:
     """Prefix of parameters that start afresh -> the settings that give their numbers another meaning there."""
     reset = {}
@@ -150,8 +158,11 @@ class _Classes:
             rows = [(row, row) for row in range(len(ours))]
         else:
             rows = [(row, theirs.index(name)) for row, name in enumerate(ours) if name in theirs]
-        layouts = {name: (0, 1) for name, module in model.named_modules() if isinstance(module, ClassPredictor)}
-        layouts |= {"box_head.cls_score": (1, 1), "box_head.bbox_pred": (0, 4)}
+        layouts = {
+            f"{name}.{layer}" if layer else name: counts
+            for name, module in model.named_modules()
+            for layer, counts in getattr(module, "class_rows", {}).items()
+        }
         return cls(ours, len(theirs), rows, layouts)
 
     def shape(self, name: str, own: Tensor) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
-from amodal.checkpoint import PRIOR, maker_of, prior_kind
+from amodal.checkpoint import PRIOR, check_prior, maker_of, prior_kind
 from amodal.config import TrainConfig
 from amodal.errors import AmodalError, ConfigError
 from amodal.files import recover, replace_folder
@@ -53,7 +53,7 @@ def run_prior(
             accelerator.print(f"warning: the prior in {config.prior} was fitted to other data than {config.data.train}")
         return prior
     settings = config.prior_fit or kind.settings()
-    method.check_prior(settings)  # A fit takes minutes.
+    check_prior(method, settings)  # A fit takes minutes.
     folder = Path(config.out) / PRIOR
     if accelerator.is_main_process:
         recover(folder)
