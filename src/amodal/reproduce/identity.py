@@ -15,11 +15,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from amodal.checkpoint import WEIGHTS, prior_kind
+from amodal.checkpoint import WEIGHTS
 from amodal.config import TrainConfig
 from amodal.config_io import flatten, structure, to_dict
 from amodal.errors import ConfigError
-from amodal.settings import PriorConfig
 from amodal.train.state import FREE_KEYS
 
 _FREE = FREE_KEYS | {"data.train", "data.train_images"}
@@ -53,7 +52,7 @@ class What:
 
     @property
     def prior(self) -> str | None:
-        """The name of the expansion prior that it uses, equal for runs that share one; None where it uses none."""
+        """The name of the prior that it uses, equal for runs that share one; None where it uses none."""
         fit = self.settings.get("prior_fit")
         return None if fit is None else _digest({"prior_fit": fit, "train": self.train}, 6)
 
@@ -99,11 +98,6 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def prior_settings(what: What) -> PriorConfig:
-    """The settings of the prior that a run uses."""
-    return PriorConfig(**what.settings["prior_fit"])
-
-
 def weights_digest(folder: Path) -> str:
     """Hexadecimal digits that tell the weights of one checkpoint folder from those of another.
 
@@ -126,7 +120,7 @@ def _decisive(config: TrainConfig) -> dict[str, Any]:
     # A system without settings of its own would vanish in a dotted list; it is named by model.system.
     if method is None or not asdict(method):
         del settings["model"]["method"]
-    if prior_kind(method) is None:
+    if method is None or method.prior_kind is None:
         del settings["prior_fit"]
     return nest({key: _plain(value) for key, value in flatten(settings).items() if key not in _FREE})
 

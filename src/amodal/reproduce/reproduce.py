@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from amodal.files import write_json, write_text
+from amodal.reproduce.experiment import Experiment
 from amodal.reproduce.figures import line_figure
 from amodal.reproduce.machine import commit
 from amodal.reproduce.pages import fill_page
 from amodal.reproduce.pictures import picture_sheet
-from amodal.reproduce.plan import Experiment, find_experiment, read_experiment
+from amodal.reproduce.plan import find_experiment, read_experiment
 from amodal.reproduce.runner import Outcome, Runner, check_devices
 from amodal.reproduce.runs import Plan
 from amodal.reproduce.sources import Given, Sources, find_sources
