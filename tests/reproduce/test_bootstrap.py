@@ -87,7 +87,9 @@ def test_differences_are_paired_and_pooled_over_seeds(tmp_path: Any) -> None:
     better = compare([(good, worse), (good, good)], "mask.AP", 200)
     assert better is not None
     assert better.seeds == 2
-    assert better.mean == pytest.approx((average_precision(good, "mask.AP") - average_precision(worse, "mask.AP")) / 2)  # type: ignore[operator]
+    assert better.mean == pytest.approx(
+        (average_precision(good, "mask.AP") - average_precision(worse, "mask.AP")) / 2  # type: ignore[operator]
+    )
     assert better.low <= better.mean <= better.high
     assert better == compare([(good, worse), (good, good)], "mask.AP", 200)
     assert better != compare([(good, worse), (good, good)], "mask.AP", 200, seed=1)

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from amodal.checkpoint import WEIGHTS
+from amodal.checkpoint import WEIGHTS, prior_kind
 from amodal.config import TrainConfig
 from amodal.config_io import flatten, structure, to_dict
 from amodal.errors import ConfigError
@@ -120,7 +120,7 @@ def _decisive(config: TrainConfig) -> dict[str, Any]:
     # A system without settings of its own would vanish in a dotted list; it is named by model.system.
     if method is None or not asdict(method):
         del settings["model"]["method"]
-    if method is None or method.prior_kind is None:
+    if prior_kind(method) is None:
         del settings["prior_fit"]
     return nest({key: _plain(value) for key, value in flatten(settings).items() if key not in _FREE})
 

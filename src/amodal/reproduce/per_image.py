@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from amodal.evaluation.coco import IOU_THRESHOLDS, Bools, Floats, Ints
 from amodal.evaluation.metrics import Evaluation
-from amodal.evaluation.occlusion import BY_TRUTH
+from amodal.evaluation.occlusion import LARGEST_RATE
 
 VERSION = 1
 METRICS = ("mask.AP", "mask.AP-occ-gt", "box.AP", "box.AP-occ-gt")
@@ -56,7 +56,7 @@ class PerImage:
     def of(cls, evaluation: Evaluation) -> PerImage:
         """The detections of an evaluation, matched as its metrics match them."""
         pairing, found = evaluation.pairing, evaluation.detections
-        hidden = evaluation.ignored | (evaluation.rates > BY_TRUTH["AP-occ-gt"].objects)
+        hidden = evaluation.ignored | (evaluation.rates > LARGEST_RATE)
         matched, ignored, counts = {}, {}, {}
         for metric in METRICS:
             ious = evaluation.mask_ious if metric.startswith("mask.") else evaluation.box_ious

@@ -18,7 +18,7 @@ from amodal.data.images import read_image, safe_join
 from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError
-from amodal.evaluation.occlusion import BY_TRUTH, object_rates
+from amodal.evaluation.occlusion import LARGEST_RATE, object_rates
 from amodal.reproduce.experiment import Pictures
 from amodal.reproduce.study import Member, Study
 from amodal.viz.instances import draw_instances, label_font
@@ -69,8 +69,8 @@ def picture_sheet(study: Study, members: Sequence[Member], path: Path) -> Path:
 
 def choose(truth: AnnotationSet, asked: Pictures, source: str) -> list[int]:
     """Rows of the annotations to show: of each image the object that is hidden most, but not by more than 85 %."""
-    rates, most = object_rates(truth), BY_TRUTH["AP-occ-gt"].objects
-    shown = ~truth.crowd & truth.amodal_known & (rates <= most) & (rates >= 1 - most)
+    rates = object_rates(truth)
+    shown = ~truth.crowd & truth.amodal_known & (rates <= LARGEST_RATE) & (rates >= 1 - LARGEST_RATE)
     numbers = truth.image_ids.tolist()
     for image_id in asked.images:
         if image_id not in numbers:

@@ -123,7 +123,8 @@ def _write(study: Study, members: Sequence[Member], asked: Asked) -> None:
         for path in line_figure(experiment, sources, entries, out):
             print(f"figure: {path}")
     if experiment.pictures is not None:
-        print(f"pictures: {picture_sheet(study, members, out / f'{experiment.name}.png')}")
+        name = f"{experiment.name}{'-pictures' if experiment.vary else ''}.png"
+        print(f"pictures: {picture_sheet(study, members, out / name)}")
     if asked.page is not None:
         fill_page(asked.page, experiment, splits_of(sources), entries)
         print(f"page: {asked.page}")
