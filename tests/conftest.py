@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from hypothesis import settings
 from torch import Tensor
 
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config_io import dump_yaml
+from amodal.data.scenes.dataset import write_dataset
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
 from amodal.priors.fit import fit_prior
@@ -21,6 +24,29 @@ from amodal.structures import Targets
 # The same examples in every run: a test that fails only sometimes tells nobody what changed.
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+SETTINGS = {
+    "batch_size": 4,
+    "eval_every": 0,
+    "model": {
+        "transform": {"min_size": [96], "max_size": 96, "test_min_size": 96, "test_max_size": 96},
+        "backbone": {"name": "nano", "norm": "group", "channels": 32, "trainable_layers": 5, "extra_level": False},
+        "rpn": {
+            "anchor_sizes": [16, 32, 64, 96],
+            "pre_nms_train": 200,
+            "pre_nms_test": 200,
+            "post_nms_train": 60,
+            "post_nms_test": 60,
+            "batch_per_image": 64,
+        },
+        "box_head": {"channels": 64, "batch_per_image": 32, "detections": 10},
+        "mask_head": {"channels": 16, "convs": 2},
+    },
+    "data": {"workers": 0},
+    "optim": {"lr": 0.01, "clip_norm": 5.0, "warmup_steps": 2},
+}
+"""Of runs that take seconds."""
 
 
 @dataclass
@@ -136,3 +162,20 @@ def example() -> Callable[..., Example]:
 def tiny_config() -> Callable[..., ModelConfig]:
     """:func:`make_config`."""
     return make_config
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``annotations.json`` and ``images/``: ten drawn scenes of 96 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    write_dataset(folder, 10, 96, 3, 4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+    """A configuration file for runs on :func:`scenes`."""
+    data = {"train": str(scenes / "annotations.json"), "train_images": str(scenes / "images"), "workers": 0}
+    path = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    path.write_text(dump_yaml({**SETTINGS, "data": data}), encoding="utf-8")
+    return path

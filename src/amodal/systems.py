@@ -69,6 +69,8 @@ def find(name: str) -> System:
         return target
     if not isinstance(target, type):
         raise ConfigError(f"system {name}: is a {type(target).__name__}, must be a System or a branch class")
+    if not hasattr(target, "forward"):
+        raise ConfigError(f"system {name}: is no branch class (amodal.models.branch.Branch)")
     settings = getattr(target, "settings", MethodConfig)
     if not (isinstance(settings, type) and issubclass(settings, MethodConfig)):
         raise ConfigError(f"system {name}: its settings are {settings!r}, must be a subclass of MethodConfig")
@@ -92,7 +94,9 @@ def resolve(target: Any) -> Any:
     except (Exception, SystemExit) as error:  # A user's file may do anything when it is imported.
         missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
         why = "no such module, here or installed" if missing else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{target}: {why}") from error
+        raise ConfigError(f"system {target}: {why}") from error
     if not hasattr(found, name):
-        raise ConfigError(f"{target}: {module} has no {name!r}{nearest(name, [n for n in vars(found) if n[0] != '_'])}")
+        raise ConfigError(
+            f"system {target}: {module} has no {name!r}{nearest(name, [n for n in vars(found) if n[0] != '_'])}"
+        )
     return getattr(found, name)

@@ -17,7 +17,6 @@ from amodal.cli import main
 from amodal.data.canonical import write
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError, DataError
-from amodal.methods import pgexp_explain
 from amodal.priors.prior import Prior
 from amodal.priors.prior_io import save_prior
 from amodal.settings import PGExpConfig
@@ -83,7 +82,7 @@ def test_own_images_are_left_out_on_the_fitted_file(
     monkeypatch.setattr(Prior, "search", listen)
     data = annotation_digest(tiny_annotations) if same else "another"
     parts = (tiny_prior.class_names, tiny_prior.category_ids, tiny_prior.encoder, tiny_prior.flow, tiny_prior.bank)
-    Prior(tiny_prior.config, *parts, data=data).save(place / "prior")
+    save_prior(Prior(tiny_prior.config, *parts, data=data), place / "prior")
     show(place / "prior", place / "ann.json", place / "out", limit=1)
     (row,) = choose_rows(tiny_annotations, ["square", "disc"], 1)
     expected = int(tiny_annotations.image_ids[tiny_annotations.image_index[row]])
@@ -111,7 +110,7 @@ def test_a_model_asks_with_what_it_sees(
         name = tiny_annotations.class_names[tiny_annotations.labels[first]]
         return [Explanation(name, box, mask, box, 0.5, box, mask)]
 
-    monkeypatch.setattr(pgexp_explain, "explain_image", found)
+    monkeypatch.setattr("amodal.pictures.explain_image", found)
     show(
         place / "prior",
         place / "ann.json",

@@ -37,6 +37,12 @@ class Difference:
     seeds: int
 
 
+def average_precision(result: PerImage, metric: str) -> float | None:
+    """AP in percent over all images, as the metric itself; None where no object counts."""
+    value = float(resampled(result, metric, np.ones((1, result.images), np.int64))[0])
+    return None if np.isnan(value) else value
+
+
 def compare(pairs: Sequence[tuple[PerImage, PerImage]], metric: str, draws: int, seed: int = 0) -> Difference | None:
     """First minus second of each pair (one pair a seed), pooled.
 
@@ -64,12 +70,6 @@ def compare(pairs: Sequence[tuple[PerImage, PerImage]], metric: str, draws: int,
     sides = min(np.mean(pooled <= 0), np.mean(pooled >= 0))
     p = max(min(1.0, 2 * float(sides)), 1 / draws)
     return Difference(float(np.mean(means)), float(low), float(high), p, len(pairs))
-
-
-def average_precision(result: PerImage, metric: str) -> float | None:
-    """AP in percent over all images as they are, None where no object counts."""
-    value = float(resampled(result, metric, np.ones((1, result.images), np.int64))[0])
-    return None if np.isnan(value) else value
 
 
 def draw(images: int, draws: int, seed: int) -> Counts:

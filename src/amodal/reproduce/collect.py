@@ -20,10 +20,10 @@ from amodal.errors import DataError
 from amodal.evaluation import levels, prepare
 from amodal.files import write_json
 from amodal.reproduce.clipping import BASELINES, clip
+from amodal.reproduce.experiment import COSTS
 from amodal.reproduce.identity import What
 from amodal.reproduce.machine import commit, machine
 from amodal.reproduce.per_image import PerImage
-from amodal.reproduce.plan import COSTS
 from amodal.reproduce.runner import read_mark
 from amodal.reproduce.runs import Run
 from amodal.reproduce.sources import Split

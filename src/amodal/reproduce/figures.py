@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from amodal.reproduce.plan import COSTS, Experiment
+from amodal.reproduce.experiment import COSTS, Experiment
 from amodal.reproduce.sources import Sources
 from amodal.reproduce.tables import Entry, column_title
 from amodal.viz.instances import color_of, label_font

@@ -19,7 +19,6 @@ from amodal.checkpoint import WEIGHTS, prior_kind
 from amodal.config import TrainConfig
 from amodal.config_io import flatten, structure, to_dict
 from amodal.errors import ConfigError
-from amodal.settings import PriorConfig
 from amodal.train.state import FREE_KEYS
 
 _FREE = FREE_KEYS | {"data.train", "data.train_images"}
@@ -53,7 +52,7 @@ class What:
 
     @property
     def prior(self) -> str | None:
-        """The name of the expansion prior that it uses, equal for runs that share one; None where it uses none."""
+        """The name of the prior that it uses, equal for runs that share one; None where it uses none."""
         fit = self.settings.get("prior_fit")
         return None if fit is None else _digest({"prior_fit": fit, "train": self.train}, 6)
 
@@ -97,11 +96,6 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{key}: {section} is {inner!r} and a section at once")
         inner[leaf] = value
     return data
-
-
-def prior_settings(what: What) -> PriorConfig:
-    """The settings of the prior that a run uses."""
-    return PriorConfig(**what.settings["prior_fit"])
 
 
 def weights_digest(folder: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from amodal.errors import ConfigError, DataError, nearest
 from amodal.files import write_text
-from amodal.reproduce.plan import Experiment
+from amodal.reproduce.experiment import Experiment
 from amodal.reproduce.tables import Entry, difference_table, differences, level_table, main_table, time_table
 
 Writer = Callable[[list[str]], "str | None"]

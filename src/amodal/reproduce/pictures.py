@@ -19,7 +19,7 @@ from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError
 from amodal.evaluation.occlusion import LARGEST_RATE, object_rates
-from amodal.reproduce.plan import Pictures
+from amodal.reproduce.experiment import Pictures
 from amodal.reproduce.study import Member, Study
 from amodal.viz.instances import draw_instances, label_font
 

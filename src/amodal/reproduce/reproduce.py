@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from amodal.files import write_json, write_text
+from amodal.reproduce.experiment import Experiment
 from amodal.reproduce.figures import line_figure
 from amodal.reproduce.machine import commit
 from amodal.reproduce.pages import fill_page
 from amodal.reproduce.pictures import picture_sheet
-from amodal.reproduce.plan import Experiment, find_experiment, read_experiment
+from amodal.reproduce.plan import find_experiment, read_experiment
 from amodal.reproduce.runner import Outcome, Runner, check_devices
 from amodal.reproduce.runs import Plan
 from amodal.reproduce.sources import Given, Sources, find_sources
@@ -122,7 +123,8 @@ def _write(study: Study, members: Sequence[Member], asked: Asked) -> None:
         for path in line_figure(experiment, sources, entries, out):
             print(f"figure: {path}")
     if experiment.pictures is not None:
-        print(f"pictures: {picture_sheet(study, members, out / f'{experiment.name}.png')}")
+        name = f"{experiment.name}{'-pictures' if experiment.vary else ''}.png"
+        print(f"pictures: {picture_sheet(study, members, out / name)}")
     if asked.page is not None:
         fill_page(asked.page, experiment, splits_of(sources), entries)
         print(f"page: {asked.page}")

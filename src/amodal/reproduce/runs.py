@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amodal.config import ModelConfig, TrainConfig
-from amodal.config_io import flatten, load_config, structure, to_dict
+from amodal.config import TrainConfig
+from amodal.config_io import merge, read_layers, structure
 from amodal.errors import ConfigError
-from amodal.model import SHIPPED
+from amodal.model import SHIPPED, shipped_names
+from amodal.reproduce.experiment import Experiment, Row
 from amodal.reproduce.identity import What, nest, weights_digest
-from amodal.reproduce.plan import Experiment, Row
-
-_SYSTEM = "model.system"
-_METHOD = "model.method."
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ class Plan:
     ) -> None:
         self.experiment, self.train, self.settings = experiment, train, dict(settings or {})
         base = base or experiment.base
-        config = structure(TrainConfig, {}, str(experiment.path)) if base is None else load_config(base)
-        self._base = flatten(to_dict(config))
+        self._base = {} if base is None else read_layers(base)
         self._init = None if experiment.init is None else _checkpoint(experiment.init)
         self._weights = None if self._init is None else weights_digest(self._init)
 
@@ -110,25 +106,22 @@ class Plan:
         return Run(what, config, "trunk", "trunk", seed, init=self._init)
 
     def _configure(self, where: str, seed: int, *layers: Mapping[str, Any]) -> TrainConfig:
-        flat = dict(self._base)
-        for layer in (self.experiment.settings, *layers, {**self.settings, "seed": seed}):
-            system = layer.get(_SYSTEM, flat.get(_SYSTEM, ModelConfig.system))
-            if system != flat.get(_SYSTEM, ModelConfig.system):
-                # Settings of one system mean nothing to another.
-                flat = {key: value for key, value in flat.items() if not key.startswith(_METHOD)}
-            flat.update(layer)
         source = f"{self.experiment.path}: {where}"
         try:
-            nested = nest(deepcopy(flat))
+            nested = [nest(layer) for layer in (self.experiment.settings, *layers, {**self.settings, "seed": seed})]
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
-        return structure(TrainConfig, nested, source)
+        data = self._base
+        for layer in nested:
+            data = merge(data, layer)  # Another system does not inherit the settings of one.
+        return structure(TrainConfig, deepcopy(data), source)
 
 
 def _checkpoint(name: str) -> Path:
     shipped = SHIPPED / name
     folder = Path(name) if Path(name).is_dir() or not shipped.is_dir() else shipped
     if not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
-        raise ConfigError(f"init: {name} is no checkpoint folder, and no weights that ship ({there})")
+        raise ConfigError(
+            f"init: {name} is no checkpoint folder, and no weights that ship ({', '.join(shipped_names())})"
+        )
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amodal.data.reader import load
 from amodal.errors import ConfigError
-from amodal.reproduce.plan import DataNames
+from amodal.reproduce.experiment import DataNames
 from amodal.train.data import annotation_digest
 
 

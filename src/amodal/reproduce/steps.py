@@ -10,7 +10,6 @@ from typing import Any
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.files import write_text
-from amodal.reproduce.identity import prior_settings
 from amodal.reproduce.runner import Step
 from amodal.reproduce.runs import Run
 from amodal.reproduce.sources import Sources, Split
@@ -82,7 +81,8 @@ def prepare(run: Run, folders: Folders, sources: Sources) -> None:
         prepare(run.start, folders, sources)
     annotations, images = sources.train.paths()
     data = replace(run.config.data, train=str(annotations), train_images=str(images), val=None, val_images=None)
-    prior = None if run.what.prior is None else str(folders.prior(run.what.prior))
+    shared = _shared_prior(run)
+    prior = None if shared is None else str(folders.prior(shared[0]))
     out = folders.run(run.id)
     config: TrainConfig = replace(run.config, data=data, out=str(out), prior=prior)
     write_text(_settings(out), to_yaml(config))
@@ -107,20 +107,29 @@ def _training(run: Run, folders: Folders, sources: Sources) -> list[Step]:
         words += ["--init", str(folders.checkpoint(run.start.id))]
     elif run.init is not None:
         words += ["--init", str(run.init)]
-    if run.what.prior is not None:
-        step = _prior(run, run.what.prior, folders, sources)
+    if (shared := _shared_prior(run)) is not None:
+        step = _prior(*shared, folders, sources)
         steps.append(step)
         needs.append(step.key)
     mark = folders.trained(run.id)
     return [*steps, Step(f"{run.id}-train", f"train {run.label}", tuple(words), mark, tuple(needs))]
 
 
-def _prior(run: Run, prior_id: str, folders: Folders, sources: Sources) -> Step:
+def _shared_prior(run: Run) -> tuple[str, PriorConfig] | None:
+    """Name and settings of a prior that ``amodal prior fit`` makes for all runs that use it.
+
+    None where none is used, and for kinds that this command does not know: their training fits them by itself.
+    """
+    name, fit = run.what.prior, run.config.prior_fit
+    return None if name is None or not isinstance(fit, PriorConfig) else (name, fit)
+
+
+def _prior(prior_id: str, fit: PriorConfig, folders: Folders, sources: Sources) -> Step:
     train = sources.train.paths()[0]
     # Named, so that the fit keeps no images back for its report: what is fitted must not hang on what is reported.
     judged = train if sources.tune is None or sources.tune.annotations is None else sources.tune.annotations
     out = folders.prior(prior_id)
-    words = ["prior", "fit", str(train), str(out), "--val", str(judged), *_flags(prior_settings(run.what))]
+    words = ["prior", "fit", str(train), str(out), "--val", str(judged), *_flags(fit)]
     return Step(f"prior-{prior_id}", f"fit a prior ({prior_id})", tuple(words), out.with_suffix(".json"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from amodal.errors import DataError
 from amodal.reproduce.collect import Library, Record, collect
-from amodal.reproduce.plan import BASELINES, COSTS, Experiment, Point, Row
+from amodal.reproduce.experiment import BASELINES, COSTS, Experiment, Point, Row
 from amodal.reproduce.runner import Outcome, Runner, Step
 from amodal.reproduce.runs import Plan, Run
 from amodal.reproduce.sources import Sources, Split

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amodal.reproduce.bootstrap import compare as bootstrap
+from amodal.reproduce.experiment import BASELINES, COSTS, PARTS
 from amodal.reproduce.per_image import METRICS, PerImage
-from amodal.reproduce.plan import BASELINES, COSTS, PARTS
 
 _UNITS = {"parameters": (1e6, "M"), "flops": (1e9, "G")}
 

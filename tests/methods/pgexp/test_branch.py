@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from amodal.draws import Draws
 from amodal.errors import ConfigError
 from amodal.frames import resample
+from amodal.methods.pgexp.values import Box, Recalled, Seen
 from amodal.settings import PGExpConfig
 from amodal.structures import RoIs
 
@@ -39,9 +41,20 @@ def one_region(place: Make, example: Make, label: int = 0) -> RoIs:
     )
 
 
-def sees(branch: Any, logits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+class Sees(nn.Module):
+    """A visible mask head that always sees this mask."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        return self.logits.expand(len(labels), 28, 28)
+
+
+def sees(branch: Any, logits: Tensor) -> None:
     """Let every visible mask be this one."""
-    monkeypatch.setattr(branch, "see", lambda features, rois: logits.expand(len(rois), 28, 28))
+    branch.visible_head = Sees(logits)
 
 
 def grows(branch: Any, deltas: list[float]) -> None:
@@ -78,12 +91,10 @@ def test_each_set_trains_all_it_has_and_takes_no_regions(
     assert all(term.mean() == 0 for term in branch.loss(empty, none, noise(1)).values())
 
 
-def test_queries_are_in_their_frames(
-    expansion: Make, known: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_queries_are_in_their_frames(expansion: Make, known: Make, place: Make, noise: Make, example: Make) -> None:
     prior = known()
     branch = expansion(prior=prior)
-    sees(branch, LEFT.clone().requires_grad_(), monkeypatch)
+    sees(branch, LEFT.clone().requires_grad_())
     grows(branch, [0.0, 0.0, math.log(2), 0.0])
     rois = one_region(place, example)
     boxes = branch(noise(1), rois).boxes
@@ -105,13 +116,16 @@ def test_queries_are_in_their_frames(
 
 
 def test_the_box_head_sees_boxes_expanded_by_the_priors(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+    expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion()
-    sees(branch, LEFT, monkeypatch)
+    sees(branch, LEFT)
     given = {}
-    forward = branch.box_head.forward
-    monkeypatch.setattr(branch.box_head, "forward", lambda *a: given.update(seen=a[2], others=a[3]) or forward(*a))
+
+    def listen(_: nn.Module, asked: tuple[Any, Seen, Recalled | None]) -> None:
+        given.update(seen=asked[1].box, others=None if asked[2] is None else asked[2].boxes)
+
+    branch.box_head.register_forward_pre_hook(listen)
     rois = one_region(place, example)
     branch(noise(1), rois)
     assert given["seen"].tolist() == [[20.0, 20.0, 48.0, 76.0]]
@@ -120,27 +134,25 @@ def test_the_box_head_sees_boxes_expanded_by_the_priors(
     boxes = [[20.0, 20.0, 48.0, 76.0], [x - w, max(y - h, 0.0), x + w, y + h]]
     assert torch.allclose(given["others"][0, [0, 2]], torch.tensor(boxes), atol=1e-3)
     plain = expansion(box_expansion="plain")
-    sees(plain, LEFT, monkeypatch)
-    forward = plain.box_head.forward
-    monkeypatch.setattr(plain.box_head, "forward", lambda *a: given.update(seen=a[2], others=a[3]) or forward(*a))
+    sees(plain, LEFT)
+    plain.box_head.register_forward_pre_hook(listen)
+    pooled: list[Tensor] = []
+    plain.box_head.pooler.register_forward_pre_hook(lambda _, asked: pooled.append(asked[1]))
     plain(noise(1), rois)
     assert given["seen"].tolist() == [[20.0, 20.0, 48.0, 76.0]]
-    assert given["others"].tolist() == [[BOX]]
+    assert given["others"] is None
+    assert pooled[0].tolist() == [[20.0, 20.0, 48.0, 76.0], BOX]
 
 
-def test_features_come_from_where_the_flows_point(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_come_from_where_the_flows_point(expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion(box_expansion="none")
-    sees(branch, LEFT, monkeypatch)
+    sees(branch, LEFT)
     squeezed = {}
-    squeeze = branch.mask_head.squeeze.forward
 
-    def spy(maps: Callable[[int], Tensor], cues: Tensor) -> Any:
-        squeezed.update({k: maps(k) for k in range(3)})
-        return squeeze(maps, cues)
+    def listen(_: nn.Module, asked: tuple[Callable[[int], Tensor], Recalled]) -> None:
+        squeezed.update({k: asked[0](k) for k in range(3)})
 
-    monkeypatch.setattr(branch.mask_head.squeeze, "forward", spy)
+    branch.mask_head.squeeze.register_forward_pre_hook(listen)
     rois, features = one_region(place, example), noise(1)
     branch(features, rois)
     pooled = branch.pooler(features, rois.boxes, rois.batch)
@@ -151,11 +163,9 @@ def test_features_come_from_where_the_flows_point(
 
 
 @pytest.mark.parametrize("reference", ["visible", "original"])
-def test_box_loss_by_hand(
-    reference: str, expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_box_loss_by_hand(reference: str, expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion(reference=reference, delta_weights=[2.0, 1.0, 4.0, 1.0], mask_expansion="plain")
-    sees(branch, LEFT, monkeypatch)
+    sees(branch, LEFT)
     grows(branch, [0.1, 0.0, 0.0, -0.2])
     rois = one_region(place, example)
     assert rois.targets is not None
@@ -175,10 +185,10 @@ def test_box_loss_by_hand(
 
 @pytest.mark.parametrize("expands", ["plain", "prior"])
 def test_deltas_may_start_from_a_mixed_box(
-    expands: str, expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+    expands: str, expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion(reference="mixed", k=3, mask_expansion="plain", box_expansion=expands)
-    sees(branch, LEFT, monkeypatch)
+    sees(branch, LEFT)
     assert branch.box_head is not None
     torch.nn.init.zeros_(branch.box_head.predictor.weight)
     rois = one_region(place, example)
@@ -204,15 +214,13 @@ def test_dropout_is_drawn_anew_each_step_and_rests_in_test(
     rois = one_region(place, example)
 
     def boxes(step: int, seed: int = 0) -> Any:
-        branch.set_step(seed, step)
-        return branch(noise(1), rois).boxes
+        return branch(noise(1), replace(rois, draws=Draws(seed, step))).boxes
 
     assert torch.equal(boxes(1), boxes(1))
     assert not torch.equal(boxes(1), boxes(2))
     assert not torch.equal(boxes(1), boxes(1, seed=1))
-    found = replace(rois, targets=None, gt_index=None)
-    branch.set_step(0, 1)
-    assert torch.equal(branch(noise(1), found).boxes, branch(noise(1), found).boxes)
+    first, second = (replace(in_test(rois), draws=Draws(0, step)) for step in (1, 2))
+    assert torch.equal(branch(noise(1), first).boxes, branch(noise(1), second).boxes)
     with pytest.raises(ConfigError, match=r"dropout is 1\.0"):
         PGExpConfig(dropout=1.0)
 
@@ -236,9 +244,7 @@ def test_objects_of_unknown_amodal_shape_have_no_box_loss(
     nothing.total.backward()
 
 
-def test_masks_are_trained_in_their_frames(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_are_trained_in_their_frames(expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion()
     one = example(4, objects=2)
     rois = place(one.targets)
@@ -257,15 +263,16 @@ def test_masks_are_trained_in_their_frames(
 
 
 def test_what_an_unknown_class_and_missing_slots_leave(
-    expansion: Make, known: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+    expansion: Make, known: Make, place: Make, noise: Make, example: Make
 ) -> None:
     for prior, there in ((known(absent=1), 0), (known(missing=1), 2)):
         branch = expansion(prior=prior)
-        sees(branch, LEFT, monkeypatch)
+        sees(branch, LEFT)
         rois = one_region(place, example, label=1)
-        found = branch.retrieve_boxes(LEFT[None].sigmoid(), torch.tensor([[20.0, 20.0, 48.0, 76.0]]), rois)
-        boxes = branch.prior_boxes(found, torch.tensor([[20.0, 20.0, 48.0, 76.0]]), rois)
-        flows = branch.flows(LEFT[None].sigmoid(), found)
+        seen = branch.see(noise(1), rois)
+        assert seen.box.tolist() == [[20.0, 20.0, 48.0, 76.0]]
+        boxes = branch.recall(prior, seen).boxes
+        flows = branch.recall(prior, seen, Box(rois.boxes)).flows
         assert (boxes[0, there:] == torch.tensor([20.0, 20.0, 48.0, 76.0])).all()
         assert (flows[0, there:] == 0).all()
         assert (flows[0, :there, 0] != 0).all()
@@ -274,13 +281,11 @@ def test_what_an_unknown_class_and_missing_slots_leave(
         assert torch.isfinite(output.boxes).all()
 
 
-def test_nothing_seen_is_b_o_as_it_is(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_seen_is_b_o_as_it_is(expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion(rerank="occluder", rerank_weight=1.0)
-    sees(branch, torch.full((28, 28), -20.0), monkeypatch)
+    sees(branch, torch.full((28, 28), -20.0))
     for rois in (one_region(place, example), in_test(one_region(place, example))):
-        assert torch.equal(branch.seen_boxes(torch.zeros(1, 28, 28), rois), rois.boxes)
+        assert torch.equal(branch.see(noise(1), rois).box, rois.boxes)
         output = branch(noise(1), rois)
         assert torch.isfinite(output.amodal_logits).all()
         assert torch.isfinite(output.boxes).all()
@@ -308,10 +313,10 @@ def test_gradient_flows_through_features_only(expansion: Make, place: Make, nois
 
 
 def test_gradient_of_the_product_stops_where_nothing_is_seen(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+    expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion(box_expansion="none")
-    sees(branch, LEFT * 5, monkeypatch)
+    sees(branch, LEFT * 5)
     with torch.no_grad():
         branch.mask_head.fuse.weight[:, 32:] = 0
     features = {name: level.requires_grad_() for name, level in noise(1).items()}
@@ -333,7 +338,7 @@ def test_training_and_test_give_equal_numbers(
     for checkpoint in (False, True):
         branch = expansion(**settings, checkpoint=checkpoint)
         if aggregate == "attention":  # what is seen of other objects differs between training and test
-            branch.others = lambda visible, rois, context: torch.zeros(len(rois), 56, 56)
+            branch.evidence = lambda rois, visible: lambda context: torch.zeros(len(context), 56, 56)
         leaves = {name: level.clone().requires_grad_() for name, level in features.items()}
         trained = branch.train()(leaves, rois)
         (trained.amodal_logits.square().sum() + trained.boxes.sum()).backward()
@@ -348,27 +353,27 @@ def test_training_and_test_give_equal_numbers(
         assert one is None or torch.allclose(one, two, atol=1e-6)
 
 
-def test_decoded_boxes_stand_for_b_o(
-    expansion: Make, known: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_boxes_stand_for_b_o(expansion: Make, known: Make, place: Make, noise: Make, example: Make) -> None:
     prior = known()
     branch = expansion(prior=prior, train_boxes="decoded")
     rois = place(example(0).targets)
     rois = replace(rois, decoded=rois.boxes + torch.tensor([3.0, 1.0, 3.0, 1.0]))
     output = branch(noise(1), rois)
     assert torch.equal(prior.asked[0].boxes, rois.decoded)
-    assert torch.allclose(prior.asked[0].masks, branch.see(noise(1), replace(rois, boxes=rois.decoded)).sigmoid())
-    assert torch.equal(output.visible_logits, branch.see(noise(1), rois))
+    seen = branch.see(noise(1), in_test(replace(rois, boxes=rois.decoded)))
+    assert torch.allclose(prior.asked[0].masks, seen.mask)
+    assert torch.equal(output.visible_logits, branch.see(noise(1), in_test(rois)).logits)
     assert output.visible_logits.requires_grad
     expected = resample(prior.asked[0].masks, rois.decoded, output.boxes, 28)
     assert torch.allclose(prior.asked[1].masks, expected)
     base = expansion(train_boxes="decoded", box_expansion="none", mask_expansion="plain")
     assert torch.equal(base(noise(1), rois).boxes, rois.decoded)
-    looked = []
-    see = branch.see
-    monkeypatch.setattr(branch, "see", lambda f, r: looked.append(r.boxes) or see(f, r))
+    looked: list[Any] = []
+    branch.visible_head.register_forward_hook(lambda *_: looked.append(1))
     branch(noise(1), in_test(replace(rois, decoded=rois.boxes)))
     assert len(looked) == 1
+    branch(noise(1), rois)
+    assert len(looked) == 3  # in training once in the proposals, once in B^o
 
 
 def test_warm_up_works_in_jittered_true_boxes(expansion: Make, place: Make, noise: Make, example: Make) -> None:
@@ -377,24 +382,23 @@ def test_warm_up_works_in_jittered_true_boxes(expansion: Make, place: Make, nois
     far = replace(rois, boxes=rois.boxes * 0.5)
     true = torch.cat([t.boxes for t in rois.targets])
     sides = (true[:, 2:] - true[:, :2]).repeat(1, 2)
-    branch.set_step(7, 4)
-    boxes = branch(noise(2), far).boxes
+    boxes = branch(noise(2), replace(far, draws=Draws(7, 4))).boxes
     off = ((boxes - true) / sides).abs()
     assert off.max() <= 0.15 + 1e-5  # a shift of a tenth and half of a tenth more for the growth
     assert off.max() > 0.02
-    alone = branch(noise(2), place(example(1).targets)).boxes  # of (seed, step, image) alone
+    alone = branch(
+        noise(2), replace(place(example(1).targets), draws=Draws(7, 4))
+    ).boxes  # of (seed, step, image) alone
     assert torch.allclose(alone, boxes[3:], atol=1e-4)
-    branch.set_step(7, 3)
-    assert not torch.allclose(branch(noise(2), far).boxes, boxes)
-    branch.set_step(7, 5)
-    late = branch(noise(2), far).boxes
-    branch.set_step(7, 0)
-    assert torch.equal(branch(noise(2), in_test(far)).boxes, late)
+    assert not torch.allclose(branch(noise(2), replace(far, draws=Draws(7, 3))).boxes, boxes)
+    late = branch(noise(2), replace(far, draws=Draws(7, 5))).boxes
+    assert torch.equal(branch(noise(2), replace(in_test(far), draws=Draws(7, 0))).boxes, late)
 
 
 def test_excluded_sources_are_named_in_training_only(
     expansion: Make, known: Make, place: Make, noise: Make, example: Make
 ) -> None:
+    # Of (seed, step, image) alone:
     rois = place(example(0, image_id=70).targets, example(1, image_id=71).targets)
     expected = {"none": (None, None), "instance": ([100, 101, 102] * 2, None), "image": (None, [70] * 3 + [71] * 3)}
     for exclude, (instances, images) in expected.items():
@@ -410,12 +414,13 @@ def test_excluded_sources_are_named_in_training_only(
 
 
 def test_detections_of_visible_boxes_are_not_cut_again(
-    expansion: Make, place: Make, noise: Make, example: Make, monkeypatch: pytest.MonkeyPatch
+    expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion(detects="visible")
     assert branch.detects == "visible"
     rois = one_region(place, example)
-    assert torch.equal(branch.seen_boxes(LEFT[None].sigmoid(), rois), rois.boxes)
+    sees(branch, LEFT)
+    assert torch.equal(branch.see(noise(1), rois).box, rois.boxes)
 
 
 def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) -> None:
@@ -429,3 +434,37 @@ def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) ->
     with pytest.raises(ConfigError, match="pool_size is 7, must be 14"):
         PGExp(small, 2, known())
     PGExp(replace(small, method=PGExpConfig(box_expansion="plain", mask_expansion="plain")), 2)
+
+
+class Fixed(nn.Module):
+    """Answers with what it was made with, and remembers what it was asked."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer, self.asked = answer, []
+
+    def forward(self, *given: Any) -> Any:
+        self.asked.append(given)
+        return self.answer
+
+
+def test_a_study_puts_its_own_modules_in_the_place_of_each_step(
+    expansion: Make, place: Make, noise: Make, example: Make
+) -> None:
+    branch, rois = expansion(), one_region(place, example)
+    nothing, elsewhere = Fixed(None), Fixed(Box(rois.boxes + 2))
+    flat = Fixed(torch.zeros(1, 32, 14, 14))
+    contexts: list[Tensor] = []
+    branch.recall, branch.box_head, branch.mask_head = nothing, elsewhere, flat
+    branch.evidence = lambda rois, visible: lambda context: contexts.append(context) or torch.zeros(1, 56, 56)
+    output = branch(noise(1), rois)
+    assert torch.equal(output.boxes, rois.boxes + 2)
+    (_, seen), (_, again, box) = nothing.asked
+    assert seen is again
+    assert box is elsewhere.answer
+    assert elsewhere.asked[0][1:] == (seen, None)
+    assert flat.asked[0][1:] == (seen, box, None)
+    assert torch.equal(output.amodal_logits, branch.amodal_head(flat.answer, rois.labels))
+    assert not contexts
+    seen.others(rois.boxes)
+    assert torch.equal(contexts[0], rois.boxes)

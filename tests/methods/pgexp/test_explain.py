@@ -13,12 +13,19 @@ import torch
 from amodal import build
 from amodal.data.store import AnnotationSet
 from amodal.frames import resample
-from amodal.methods.pgexp.explain import explain, explain_image, explain_objects
+from amodal.methods.pgexp.explain import explain
+from amodal.pictures import explain_image
 from amodal.priors.boxes import expand_boxes
+from amodal.priors.explain import explain_objects
 from amodal.priors.prior import Prior
 from amodal.settings import PGExpConfig
 
 Make = Callable[..., Any]
+
+
+def told(branch: Any, features: dict[str, torch.Tensor], rois: Any) -> dict[str, torch.Tensor]:
+    """What is told of regions, after the branch was asked about them."""
+    return explain(branch(features, rois).aux, branch.recall, branch.prior)
 
 
 def in_test(rois: Any) -> Any:
@@ -30,23 +37,17 @@ def in_test(rois: Any) -> Any:
 def test_what_is_shown_is_what_was_used(rerank: str, expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion(rerank=rerank).eval()
     rois, features = in_test(place(example(0).targets, example(1).targets)), noise(2)
-    used: dict[str, Any] = {}
-    for name in ("prior_boxes", "flows"):
-        step = getattr(branch, name)
-        setattr(
-            branch, name, lambda *given, name=name, step=step: used.setdefault(name, []).append(given) or step(*given)
-        )
     output = branch(features, rois)
-    forward = {name: list(calls) for name, calls in used.items()}
-    found = explain(branch, features, rois)
+    used, found = output.aux, told(branch, features, rois)
     assert torch.equal(found["amodal_box"], output.boxes)
     assert torch.equal(found["amodal"], output.amodal_logits.sigmoid())
     assert torch.equal(found["visible"], output.visible_logits.sigmoid())
-    ((expanded, shapes),) = forward["flows"]
-    assert torch.equal(found["expanded"], expanded)
-    assert torch.equal(found["shapes"], shapes.amodal)
+    assert torch.equal(found["expanded"], used.for_mask.query)
+    assert torch.equal(found["shapes"], used.for_mask.amodal)
+    assert torch.equal(found["flows"], used.for_mask.flows)
     assert torch.equal(found["expanded"], resample(found["visible"], rois.boxes, output.boxes, 28))
-    priors, seen, _ = next(given for given in forward["prior_boxes"] if given[0].distance.shape[1] == 3)
+    priors, seen = used.for_box, used.seen.box
+    assert priors.distance.shape[1] == 3
     sizes = torch.full((len(rois), 1, 2), 96.0)
     assert torch.equal(found["visible_box"], seen)
     assert torch.equal(found["prior_boxes"], expand_boxes(priors.deltas, seen[:, None], sizes))
@@ -70,13 +71,10 @@ def test_without_a_box_search_the_mask_search_is_what_is_shown(
 ) -> None:
     branch = expansion(box_expansion=box, rerank="occluder", rerank_weight=4.0).eval()
     rois, features = in_test(place(example(0).targets, example(1).targets)), noise(2)
-    used: list[torch.Tensor] = []
-    retrieve = branch.retrieve_masks
-    branch.retrieve_masks = lambda *given: used.append(retrieve(*given).distance) or retrieve(*given)
     output = branch(features, rois)
-    found = explain(branch, features, rois)
+    used, found = output.aux.for_mask.distance, told(branch, features, rois)
     for row in range(len(rois)):
-        assert torch.equal(found["candidate_distance"][row][found["kept"][row]], used[0][row])
+        assert torch.equal(found["candidate_distance"][row][found["kept"][row]], used[row])
     assert torch.equal(found["placed"], output.boxes[:, None].expand_as(found["placed"]))
 
 
@@ -88,12 +86,12 @@ def test_sets_show_what_they_have(
     box: str, mask: str, expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion(box_expansion=box, mask_expansion=mask, rerank="occluder").eval()
-    found = explain(branch, noise(1), in_test(place(example(0).targets)))
+    found = told(branch, noise(1), in_test(place(example(0).targets)))
     assert ("prior_boxes" in found) == (box == "prior")
     assert ("shapes" in found) == (mask != "plain")
     assert ("flows" in found) == (mask == "prior")
     assert ("kept" in found) == ("prior" in (box, mask) or mask == "masks")
-    none = explain(branch, noise(1), in_test(place(example(0, objects=0).targets)))
+    none = told(branch, noise(1), in_test(place(example(0, objects=0).targets)))
     assert all(len(value) == 0 for value in none.values())
 
 

@@ -5,18 +5,20 @@ import math
 import torch
 
 from amodal.methods.pgexp.box_head import AmodalBoxHead, geometry, mix_edges
-from amodal.priors.types import Retrieved
-from amodal.settings import PGExpConfig
+from amodal.methods.pgexp.values import Recalled, Seen
+from amodal.structures import RoIs
 
 
-def _found(deltas: torch.Tensor) -> Retrieved:
+def _found(deltas: torch.Tensor, boxes: torch.Tensor | None = None) -> Recalled:
     count, k = deltas.shape[:2]
-    return Retrieved(
+    return Recalled(
+        query=torch.ones(count, 28, 28),
+        frames=torch.zeros(count, 4),
         slots=torch.arange(k).repeat(count, 1),
         distance=torch.ones(count, k),
         deltas=deltas,
         amodal=torch.ones(count, k, 28, 28),
-        present=torch.ones(count, dtype=torch.bool),
+        boxes=torch.zeros(count, k, 4) if boxes is None else boxes,
     )
 
 
@@ -58,14 +60,16 @@ def _asked(head: AmodalBoxHead, noise: torch.Tensor | None = None):
     seen = torch.tensor([[10.0, 10.0, 20.0, 30.0], [5.0, 5.0, 45.0, 25.0]])
     original = torch.tensor([[8.0, 9.0, 30.0, 33.0], [5.0, 5.0, 60.0, 28.0]])
     features = {str(level): torch.randn(1, 8, 64 >> level, 64 >> level) for level in range(4)}
-    others = original[:, None].expand(-1, 8, -1).contiguous()
-    numbers = geometry(seen, original, _found(torch.rand(2, 8, 4)))
-    return head(features, torch.zeros(2, dtype=torch.long), seen, others, torch.zeros(2, 8, 3), numbers, noise)
+    found = _found(torch.rand(2, 8, 4), original[:, None].expand(-1, 8, -1).contiguous())
+    numbers = geometry(seen, original, found)
+    batch, ones = torch.zeros(2, dtype=torch.long), torch.ones(2, 28, 28)
+    rois = RoIs(original, batch, batch, torch.ones(2), [(64, 64)], original)
+    return head.regress(features, Seen(rois, ones, ones, seen, lambda context: ones), found, numbers, noise)
 
 
 def test_the_mix_starts_as_the_mean_and_is_trained_by_the_loss():
     torch.manual_seed(0)
-    head = AmodalBoxHead(8, PGExpConfig(box_channels=16, reference="mixed"))
+    head = AmodalBoxHead(8, prior=True, width=16, reference="mixed")
     _, weights = _asked(head)
     assert torch.equal(weights, torch.zeros(2, 3, 4))
     boxes = torch.rand(2, 3, 4) * 20 + torch.tensor([0.0, 0.0, 40.0, 40.0])
@@ -77,7 +81,7 @@ def test_the_mix_starts_as_the_mean_and_is_trained_by_the_loss():
 
 def test_dropout_drops_what_the_noise_says_and_scales_the_rest():
     torch.manual_seed(0)
-    head = AmodalBoxHead(8, PGExpConfig(box_channels=16, reference="mixed", dropout=0.5))
+    head = AmodalBoxHead(8, prior=True, width=16, reference="mixed", dropout=0.5)
     torch.nn.init.normal_(head.predictor.weight)
     plain, _ = _asked(head)
     assert head.dropped == 8 * 16 + 16

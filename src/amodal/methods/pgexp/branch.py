@@ -188,7 +188,7 @@ def _check(method: PGExpConfig, pool_size: int, prior: AnyPrior | None) -> None:
     """Refuse what does not go together, with a :class:`ConfigError`."""
     if method.prior_kind is None:
         return
-    if not isinstance(prior, Prior):
+    if prior is None:
         raise ConfigError("pgexp as configured needs an expansion prior: give prior=FOLDER (amodal prior fit)")
     if 2 * pool_size != GRID:
         raise ConfigError(f"model.mask_head.pool_size is {pool_size}, must be {GRID // 2} for a system with a prior")
