@@ -202,17 +202,20 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         entry = find(system)
+        # The order is part of what a seed means.
+        transform, backbone = Transform(config.transform), build_backbone(config.backbone)
+        rpn = RegionProposalNetwork(config.backbone.channels, config.rpn)
         box_head = resolve(entry.box_head)(config, num_classes)
         branch = resolve(entry.branch)(config, num_classes, expansion)
         _check_parts(system, branch, box_head)
         if branch.prior is not expansion:
             raise ConfigError(f"system {system}: its branch does not hand its prior on to Branch.__init__")
         model = AmodalModel(
-            transform=Transform(config.transform),
-            backbone=build_backbone(config.backbone),
-            rpn=RegionProposalNetwork(config.backbone.channels, config.rpn),
-            box_head=box_head,
-            branch=branch,
+            transform,
+            backbone,
+            rpn,
+            box_head,
+            branch,
             config=config,
             class_names=[str(name) for name in names],
             category_ids=[int(value) for value in ids],

@@ -1,4 +1,4 @@
-"""A system like VRSP: a prior of a kind of its own (an auto-encoder and codes of shapes), and scores changed before NMS."""
+"""A system like VRSP: a prior of a kind of its own (an auto-encoder and codes of shapes), and scores before NMS."""
 
 from __future__ import annotations
 
