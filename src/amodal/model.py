@@ -249,7 +249,7 @@ def _check_parts(system: str, branch: Any, box_head: Any) -> None:
         else:
             ok = isinstance(part, contract) or inspect.isfunction(part)
         if not ok:
-            name = part.__name__ if isinstance(part, type) else f"a {type(part).__name__}"
+            name = part.__name__ if isinstance(part, type) else f"an object of type {type(part).__name__}"
             raise ConfigError(f"system {system}: {name} is no {contract.__name__}")
 
 

@@ -46,7 +46,7 @@ def test_every_system_is_listed_with_its_settings() -> None:
         assert all((entry.title, entry.paper, entry.venue))
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("system", ["mask_rcnn", "pgexp"])
 def test_branches_keep_the_contract(system: str, tiny_config: Make, example: Make, place: Make) -> None:
     branch = make(plain(tiny_config(system)))
     rois = place(example(0).targets, example(1).targets)

@@ -62,6 +62,7 @@ DATA = ("--data.train", "scenes/annotations.json", "--data.train_images", "scene
 
 def test_it_trains_resumes_tests_predicts_and_loads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = ("train", "my.yaml", *DATA, "--steps", 3, "--save_every", 1, "--optim.warmup_steps", 0)
+    whole += ("--model.method.hidden_weight", 0.25)  # wins over the file
     assert amodal_says(capsys, *whole, "--out", "whole")[0] == 0
 
     # Killed after its first checkpoint, in a process of its own: nothing is known there but the folder.
@@ -78,7 +79,7 @@ def test_it_trains_resumes_tests_predicts_and_loads(here: Path, capsys: pytest.C
     model, again = (amodal.load(f"{run}/last", "cpu") for run in ("whole", "killed"))
     assert type(model.branch).__name__ == "MyORCNN"
     assert model.config.system == "my_module:MyORCNN"
-    assert model.config.method.hidden_weight == 0.5  # type: ignore[union-attr]
+    assert model.config.method.hidden_weight == 0.25  # type: ignore[union-attr]
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
     log = (here / "whole" / "log.csv").read_text().splitlines()[0]
@@ -118,6 +119,7 @@ def test_a_saved_one_is_equal_to_the_last_bit(here: Path, tmp_path: Path) -> Non
         ("my_modul:MyORCNN", "model.system my_modul:MyORCNN: no such module, here or installed"),
         ("my_module:MyORCN", "model.system my_module:MyORCN: my_module has no 'MyORCN'; nearest is 'MyORCNN'"),
         ("my_module:MyConfig", "model.system my_module:MyConfig: is no branch class"),
+        ("leaves:X", "model.system leaves:X: SystemExit: 3"),
         ("broken:X", "model.system broken:X: SyntaxError: "),
         ("fails:X", "model.system fails:X: ZeroDivisionError: division by zero"),
         ("json:dumps", "model.system json:dumps: is a function, must be a System or a branch class"),
@@ -126,11 +128,19 @@ def test_a_saved_one_is_equal_to_the_last_bit(here: Path, tmp_path: Path) -> Non
 )
 def test_wrong_names_are_one_line(system: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "broken.py").write_text("def (:\n")
+    (here / "leaves.py").write_text("raise SystemExit(3)\n")
     (here / "fails.py").write_text("1 / 0\n")
     code, _, error = amodal_says(capsys, "train", "my.yaml", *DATA, "--model.system", system, "--out", "wrong")
     assert code == 2
     assert error.count("\n") == 1
     assert told in error
+
+
+def test_a_class_that_is_no_branch_is_refused_before_any_data_are_read(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", "configs/mask_rcnn/nano.yaml", "--data.train", "none.json", "--model.system", "torch.nn:Identity")
+    assert amodal_says(capsys, *words) == (2, "", "amodal train: system torch.nn:Identity: Identity is no Branch\n")
 
 
 def test_settings_of_its_own_are_checked(here: Path) -> None:
