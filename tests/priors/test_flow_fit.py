@@ -119,6 +119,12 @@ def test_a_fit_repeats_itself() -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_any_number_of_steps_is_a_fit(steps: int) -> None:
+    net = fit_flow(discs(8, seed=0), steps=steps, seed=0)
+    assert all(torch.isfinite(value).all() for value in net.parameters())
+
+
 def test_a_fit_on_nothing_is_the_closed_form() -> None:
     net = fit_flow(discs(0, seed=0), steps=3, seed=0)
     masks = discs(4, seed=1)

@@ -50,7 +50,10 @@ def fit_flow(
         net = FlowNet()
     if len(instances):
         optimiser = torch.optim.Adam(net.parameters(), lr=_RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(steps, 2), pct_start=0.1)
+        total = max(steps, 2)
+        # A rise of exactly one step would divide by its length of 0.
+        rise = max(0.1, 1.5 / total)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=total, pct_start=rise)
         occluded = (instances.occlude_rate > OCCLUDED).nonzero()[:, 0]
         for _ in tqdm(range(steps), desc="flow", unit="step", leave=False, disable=None if progress else True):
             rows = _draw_rows(len(instances), occluded, generator)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from amodal.draws import Draws
 from amodal.errors import ConfigError
 from amodal.frames import resample
-from amodal.methods.pgexp.values import Box, Recalled, Seen
-from amodal.settings import PGExpConfig
+from amodal.methods.pgexp.box_head import AmodalBoxHead
+from amodal.methods.pgexp.values import Box, Recalled
+from amodal.settings import PGExpConfig, PriorConfig
 from amodal.structures import RoIs
 
 Make = Callable[..., Any]
@@ -118,30 +119,22 @@ def test_queries_are_in_their_frames(expansion: Make, known: Make, place: Make, 
 def test_the_box_head_sees_boxes_expanded_by_the_priors(
     expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
-    branch = expansion()
+    branch, pooled = expansion(), []
     sees(branch, LEFT)
-    given = {}
-
-    def listen(_: nn.Module, asked: tuple[Any, Seen, Recalled | None]) -> None:
-        given.update(seen=asked[1].box, others=None if asked[2] is None else asked[2].boxes)
-
-    branch.box_head.register_forward_pre_hook(listen)
+    branch.box_head.pooler.register_forward_pre_hook(lambda _, asked: pooled.append(asked[1]))
     rois = one_region(place, example)
-    branch(noise(1), rois)
-    assert given["seen"].tolist() == [[20.0, 20.0, 48.0, 76.0]]
+    used = branch(noise(1), rois).aux.for_box
+    assert pooled[0][0].tolist() == [20.0, 20.0, 48.0, 76.0]
     # slot 2: centre (34, 48) moves by (0.2 * 28, -0.2 * 56), sides 28 and 56 grow by e^0.1 and e^0.4; image ends at 96
     x, y, w, h = 34 + 5.6, 48 - 11.2, 28 * math.exp(0.1) / 2, 56 * math.exp(0.4) / 2
     boxes = [[20.0, 20.0, 48.0, 76.0], [x - w, max(y - h, 0.0), x + w, y + h]]
-    assert torch.allclose(given["others"][0, [0, 2]], torch.tensor(boxes), atol=1e-3)
+    assert torch.allclose(pooled[0][[1, 3]], torch.tensor(boxes), atol=1e-3)
+    assert torch.equal(pooled[0][1:], used.boxes[0])
     plain = expansion(box_expansion="plain")
     sees(plain, LEFT)
-    plain.box_head.register_forward_pre_hook(listen)
-    pooled: list[Tensor] = []
     plain.box_head.pooler.register_forward_pre_hook(lambda _, asked: pooled.append(asked[1]))
-    plain(noise(1), rois)
-    assert given["seen"].tolist() == [[20.0, 20.0, 48.0, 76.0]]
-    assert given["others"] is None
-    assert pooled[0].tolist() == [[20.0, 20.0, 48.0, 76.0], BOX]
+    assert plain(noise(1), rois).aux.for_box is None
+    assert pooled[1].tolist() == [[20.0, 20.0, 48.0, 76.0], BOX]
 
 
 def test_features_come_from_where_the_flows_point(expansion: Make, place: Make, noise: Make, example: Make) -> None:
@@ -189,7 +182,7 @@ def test_deltas_may_start_from_a_mixed_box(
 ) -> None:
     branch = expansion(reference="mixed", k=3, mask_expansion="plain", box_expansion=expands)
     sees(branch, LEFT)
-    assert branch.box_head is not None
+    assert isinstance(branch.box_head, AmodalBoxHead)
     torch.nn.init.zeros_(branch.box_head.predictor.weight)
     rois = one_region(place, example)
     assert rois.targets is not None
@@ -209,7 +202,7 @@ def test_dropout_is_drawn_anew_each_step_and_rests_in_test(
     expansion: Make, place: Make, noise: Make, example: Make
 ) -> None:
     branch = expansion(dropout=0.5, mask_expansion="plain")
-    assert branch.box_head is not None
+    assert isinstance(branch.box_head, AmodalBoxHead)
     torch.nn.init.normal_(branch.box_head.predictor.weight)
     rois = one_region(place, example)
 
@@ -386,10 +379,8 @@ def test_warm_up_works_in_jittered_true_boxes(expansion: Make, place: Make, nois
     off = ((boxes - true) / sides).abs()
     assert off.max() <= 0.15 + 1e-5  # a shift of a tenth and half of a tenth more for the growth
     assert off.max() > 0.02
-    alone = branch(
-        noise(2), replace(place(example(1).targets), draws=Draws(7, 4))
-    ).boxes  # of (seed, step, image) alone
-    assert torch.allclose(alone, boxes[3:], atol=1e-4)
+    second = replace(place(example(1).targets), draws=Draws(7, 4))
+    assert torch.allclose(branch(noise(2), second).boxes, boxes[3:], atol=1e-4)  # of (seed, step, image) alone
     assert not torch.allclose(branch(noise(2), replace(far, draws=Draws(7, 3))).boxes, boxes)
     late = branch(noise(2), replace(far, draws=Draws(7, 5))).boxes
     assert torch.equal(branch(noise(2), replace(in_test(far), draws=Draws(7, 0))).boxes, late)
@@ -398,7 +389,6 @@ def test_warm_up_works_in_jittered_true_boxes(expansion: Make, place: Make, nois
 def test_excluded_sources_are_named_in_training_only(
     expansion: Make, known: Make, place: Make, noise: Make, example: Make
 ) -> None:
-    # Of (seed, step, image) alone:
     rois = place(example(0, image_id=70).targets, example(1, image_id=71).targets)
     expected = {"none": (None, None), "instance": ([100, 101, 102] * 2, None), "image": (None, [70] * 3 + [71] * 3)}
     for exclude, (instances, images) in expected.items():
@@ -425,7 +415,6 @@ def test_detections_of_visible_boxes_are_not_cut_again(
 
 def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) -> None:
     from amodal.methods.pgexp.branch import PGExp
-    from amodal.settings import PGExpConfig
 
     config = replace(tiny_config("pgexp"), method=PGExpConfig())
     with pytest.raises(ConfigError, match="needs an expansion prior"):
@@ -434,6 +423,17 @@ def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) ->
     with pytest.raises(ConfigError, match="pool_size is 7, must be 14"):
         PGExp(small, 2, known())
     PGExp(replace(small, method=PGExpConfig(box_expansion="plain", mask_expansion="plain")), 2)
+
+
+def test_a_fitted_reranking_weight_is_for_the_k_of_candidates_it_was_fitted_for() -> None:
+    fitted = PriorConfig(k=4, candidates=16)
+    for k, candidates in ((4, 32), (8, 16)):
+        method = PGExpConfig(k=k, candidates=candidates, rerank="occluder")
+        with pytest.raises(ConfigError, match=f"keeps {k} of {candidates} candidates.* fitted for 4 of 16"):
+            method.check_prior(fitted)
+        replace(method, rerank_weight=1.0).check_prior(fitted)
+        replace(method, rerank="none").check_prior(fitted)
+    PGExpConfig(k=4, candidates=16, rerank="occluder").check_prior(fitted)
 
 
 class Fixed(nn.Module):
@@ -468,3 +468,20 @@ def test_a_study_puts_its_own_modules_in_the_place_of_each_step(
     assert not contexts
     seen.others(rois.boxes)
     assert torch.equal(contexts[0], rois.boxes)
+
+
+def test_a_study_puts_its_own_evidence_before_the_reranking(
+    expansion: Make, place: Make, noise: Make, example: Make
+) -> None:
+    branch, rois = expansion(rerank="occluder"), one_region(place, example)
+    given, contexts = [], []
+
+    def evidence(*asked: Any) -> Callable[[Tensor], Tensor]:
+        given.append(asked)
+        return lambda context: contexts.append(context) or torch.ones(1, 56, 56)  # all could be hidden
+
+    branch.evidence = evidence
+    steps = branch(noise(1), rois).aux
+    assert [(where is rois, mask is steps.seen.mask) for where, mask in given] == [(True, True)]
+    assert len(contexts) == 2  # for the box and for the mask
+    assert torch.equal(steps.seen.others(rois.boxes), torch.ones(1, 56, 56))

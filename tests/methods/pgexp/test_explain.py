@@ -23,6 +23,13 @@ from amodal.settings import PGExpConfig
 Make = Callable[..., Any]
 
 
+def listen(head: Any) -> list[Any]:
+    """The priors that a head is given from now on."""
+    given: list[Any] = []
+    head.register_forward_pre_hook(lambda _, asked: given.append(asked[-1]))
+    return given
+
+
 def told(branch: Any, features: dict[str, torch.Tensor], rois: Any) -> dict[str, torch.Tensor]:
     """What is told of regions, after the branch was asked about them."""
     return explain(branch(features, rois).aux, branch.recall, branch.prior)
@@ -37,16 +44,17 @@ def in_test(rois: Any) -> Any:
 def test_what_is_shown_is_what_was_used(rerank: str, expansion: Make, place: Make, noise: Make, example: Make) -> None:
     branch = expansion(rerank=rerank).eval()
     rois, features = in_test(place(example(0).targets, example(1).targets)), noise(2)
+    for_box, for_mask = listen(branch.box_head), listen(branch.mask_head)
     output = branch(features, rois)
-    used, found = output.aux, told(branch, features, rois)
+    found = told(branch, features, rois)
     assert torch.equal(found["amodal_box"], output.boxes)
     assert torch.equal(found["amodal"], output.amodal_logits.sigmoid())
     assert torch.equal(found["visible"], output.visible_logits.sigmoid())
-    assert torch.equal(found["expanded"], used.for_mask.query)
-    assert torch.equal(found["shapes"], used.for_mask.amodal)
-    assert torch.equal(found["flows"], used.for_mask.flows)
+    assert torch.equal(found["expanded"], for_mask[0].query)
+    assert torch.equal(found["shapes"], for_mask[0].amodal)
+    assert torch.equal(found["flows"], for_mask[0].flows)
     assert torch.equal(found["expanded"], resample(found["visible"], rois.boxes, output.boxes, 28))
-    priors, seen = used.for_box, used.seen.box
+    priors, seen = for_box[0], output.aux.seen.box
     assert priors.distance.shape[1] == 3
     sizes = torch.full((len(rois), 1, 2), 96.0)
     assert torch.equal(found["visible_box"], seen)
@@ -71,10 +79,11 @@ def test_without_a_box_search_the_mask_search_is_what_is_shown(
 ) -> None:
     branch = expansion(box_expansion=box, rerank="occluder", rerank_weight=4.0).eval()
     rois, features = in_test(place(example(0).targets, example(1).targets)), noise(2)
+    used = listen(branch.mask_head)
     output = branch(features, rois)
-    used, found = output.aux.for_mask.distance, told(branch, features, rois)
+    found = told(branch, features, rois)
     for row in range(len(rois)):
-        assert torch.equal(found["candidate_distance"][row][found["kept"][row]], used[row])
+        assert torch.equal(found["candidate_distance"][row][found["kept"][row]], used[0].distance[row])
     assert torch.equal(found["placed"], output.boxes[:, None].expand_as(found["placed"]))
 
 
@@ -164,9 +173,12 @@ def test_objects_of_the_own_image_are_left_out(own: bool, tiny_annotations: Anno
         assert np.isinf(one.boxes.distance[len(nearest) :]).all()
 
 
-def test_candidates_of_annotated_objects(tiny_annotations: AnnotationSet, tiny_prior: Prior) -> None:
+@pytest.mark.parametrize(("k", "candidates"), [(8, 32), (3, 6)])
+def test_candidates_of_annotated_objects(
+    k: int, candidates: int, tiny_annotations: AnnotationSet, tiny_prior: Prior
+) -> None:
     prior = Prior(
-        tiny_prior.config,
+        replace(tiny_prior.config, k=k, candidates=candidates),
         tiny_prior.class_names,
         tiny_prior.category_ids,
         tiny_prior.encoder,
@@ -178,8 +190,10 @@ def test_candidates_of_annotated_objects(tiny_annotations: AnnotationSet, tiny_p
     found = explain_objects(prior, tiny_annotations, rows, exclude_own_image=False)
     for row, one in zip(rows, found, strict=True):
         assert one.reranked is not None
-        assert one.reranked.kept.sum() == 8
-        assert one.reranked.boxes.shape == (32, 4)
+        assert one.reranked.kept.sum() == k
+        assert one.reranked.boxes.shape == (candidates, 4)
+        assert one.boxes is not None
+        assert one.boxes.boxes.shape == (k, 4)
         assert np.isfinite(one.reranked.inconsistency[:10]).all()
         image = int(tiny_annotations.image_index[row])
         hidden = np.zeros((96, 96), bool)

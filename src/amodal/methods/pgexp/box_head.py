@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ class KeptBox(nn.Module):
         noise = per_image(rois, Purpose.JITTER, lambda stream, count: stream.uniform(-1, 1, (count, 4)))
         jitter = self.warmup_jitter * noise
         deltas = torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1)
-        return Box(expand_boxes(deltas, matched(rois, "boxes"), seen.sizes), box.deltas, box.reference)
+        return replace(box, boxes=expand_boxes(deltas, matched(rois, "boxes"), seen.sizes))
 
 
 class AmodalBoxHead(KeptBox):
@@ -135,7 +136,7 @@ class AmodalBoxHead(KeptBox):
             start = mix_edges(torch.stack(candidates, dim=1), weights)
             # Expressed from B^v, so that the loss has the paper's units whatever is mixed.
             deltas = self.encode(seen.box, self.decode(deltas, start))
-        return Box(self.decode(deltas.detach(), reference, seen.sizes), deltas, reference)
+        return Box(self.decode(deltas.detach(), reference, seen.sizes), deltas, reference, self.weights)
 
     def regress(
         self,

@@ -30,6 +30,7 @@ from amodal.models.branch import Prior as AnyPrior
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.mask_head import MaskHead
 from amodal.models.pooler import Pooler
+from amodal.priors.boxes import box_deltas
 from amodal.priors.evidence import predicted_evidence, truth_evidence
 from amodal.priors.prior import Prior
 from amodal.priors.types import GRID
@@ -104,8 +105,9 @@ class PGExp(Branch):
         terms = {"loss_mask_amodal": amodal_mask_term(output.amodal_logits, rois, output.boxes, self.soft_targets)}
         if output.visible_logits is not None:
             terms["loss_mask_visible"] = visible_mask_term(output.visible_logits, rois, rois.boxes, self.soft_targets)
-        if isinstance(self.box_head, AmodalBoxHead):
-            terms["loss_box_amodal"] = _box_term(self.box_head, output.aux.box, rois)
+        box: Box = output.aux.box
+        if box.deltas is not None:
+            terms["loss_box_amodal"] = _box_term(box, rois)
         return terms
 
     def explain(self, features: dict[str, Tensor], rois: RoIs) -> list[Explanation]:
@@ -136,12 +138,12 @@ def evidence(rois: RoIs, visible: Tensor) -> Evidence:
     return partial(predicted_evidence, rois, visible)
 
 
-def _box_term(head: AmodalBoxHead, box: Box, rois: RoIs) -> LossTerm:
+def _box_term(box: Box, rois: RoIs) -> LossTerm:
     """Eq. 5: L1 over the four deltas, averaged over the objects whose amodal box is known."""
-    if box.deltas is None or box.reference is None:
-        raise ValueError("the box head regressed nothing")
+    if box.deltas is None or box.reference is None or box.weights is None:
+        raise ValueError("deltas need a reference and weights")
     known = matched(rois, "amodal_known")
-    goal = head.encode(box.reference, matched(rois, "boxes"))
+    goal = box_deltas(box.reference, matched(rois, "boxes")) * box.weights
     total = (box.deltas[known] - goal[known]).abs().sum()
     return LossTerm(total, known.sum().to(total.dtype))
 

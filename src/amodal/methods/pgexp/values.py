@@ -91,11 +91,13 @@ class Box:
         boxes: float32 [R, 4], B^a, clipped to the image, without gradient; B^o where the set has no box expansion.
         deltas: float32 [R, 4], what was regressed, with gradient; None without a box expansion.
         reference: float32 [R, 4], boxes that the deltas refer to.
+        weights: float32 [4], what the deltas (x, y, w, h) are multiplied by.
     """
 
     boxes: Tensor
     deltas: Tensor | None = None
     reference: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass
