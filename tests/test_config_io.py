@@ -8,7 +8,7 @@ import pytest
 
 from amodal.config import ModelConfig, TrainConfig
 from amodal.config_io import flatten, load_config, read_layers, read_yaml, setting_keys, structure, to_dict, to_yaml
-from amodal.errors import ConfigError, nearest
+from amodal.errors import ConfigError
 from amodal.settings import MethodConfig, PGExpConfig, PriorConfig
 from amodal.systems import SYSTEMS
 
@@ -302,9 +302,3 @@ def test_model_config_alone() -> None:
     assert structure(ModelConfig, to_dict(config), "x") == config
     with pytest.raises(ConfigError, match=r"x: unknown key 'method\.mask'"):
         structure(ModelConfig, {"system": "pgexp", "method": {"mask": "plain"}}, "x")
-
-
-def test_nearest() -> None:
-    assert nearest("steps", ["stepss", "x"]) == "; nearest is 'stepss'"
-    assert nearest("qqqq", ["b", "a"]) == "; known: a, b"
-    assert nearest("qqqq", []) == ""
