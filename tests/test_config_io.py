@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from amodal.config import ModelConfig, TrainConfig
-from amodal.config_io import flatten, load_config, setting_keys, structure, to_dict, to_yaml
-from amodal.errors import ConfigError, nearest
+from amodal.config_io import flatten, load_config, read_layers, read_yaml, setting_keys, structure, to_dict, to_yaml
+from amodal.errors import ConfigError
 from amodal.settings import MethodConfig, PGExpConfig, PriorConfig
 from amodal.systems import SYSTEMS
 
@@ -39,6 +39,24 @@ def test_shipped_configurations(name: str, path: Path) -> None:
     assert isinstance(config.model.method, SYSTEMS[config.model.system].settings)
     path.write_text(to_yaml(config))
     assert load_config(path) == config
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in CONFIGS.glob("*.yaml")))
+def test_a_shared_base_is_a_configuration_of_any_system(name: str) -> None:
+    """``amodal train configs/kins.yaml`` is a run, too: of the default system, or of ``--model.system``."""
+    assert load_config(CONFIGS / name) == load_config(CONFIGS / "mask_rcnn" / name)
+    assert {"system", "method"}.isdisjoint(read_yaml(CONFIGS / name)["model"])
+    for system in SYSTEMS:
+        assert load_config(CONFIGS / name, {"model.system": system}).model.system == system
+
+
+def test_a_system_s_file_says_only_what_differs() -> None:
+    """No setting of a file equals that of its base, but for the system it names."""
+    for file in CONFIGS.glob("*/*.yaml"):
+        own = read_yaml(file)
+        below = flatten(to_dict(load_config(file.parent / own.pop("base"))))
+        repeated = [key for key, value in flatten(own).items() if key != "model.system" and below.get(key) == value]
+        assert not repeated, file
 
 
 def test_every_system_has_every_configuration() -> None:
@@ -136,6 +154,120 @@ def test_faults_are_one_line_that_names_the_key(path: Path, text: str, message: 
     assert "\n" not in found
 
 
+def write(folder: Path, **texts: str) -> Path:
+    """Files of a configuration in layers; a name with ``__`` lies in a folder. The first is the one to load."""
+    paths = [folder / f"{name.replace('__', '/')}.yaml" for name in texts]
+    for file, text in zip(paths, texts.values(), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    return paths[0]
+
+
+def test_a_base_is_relative_to_the_file_and_merged_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(
+        tmp_path,
+        pgexp__small="base: ../small.yaml\nmodel: {system: pgexp, box_head: {nms: 0.4}}\noptim: {milestones: [0.5]}",
+        small="steps: 7\nmodel: {box_head: {channels: 64}}\noptim: {lr: 0.5, milestones: [0.1, 0.2]}",
+    )
+    monkeypatch.chdir("/")  # A path relative to where the command runs would find nothing.
+    config = load_config(file)
+    assert (config.steps, config.optim.lr) == (7, 0.5)
+    assert (config.model.system, config.model.box_head.nms, config.model.box_head.channels) == ("pgexp", 0.4, 64)
+    assert config.optim.milestones == [0.5], "a list replaces the base's"
+    small = write(tmp_path / "pgexp", again="base: small.yaml\nmodel: {backbone: {weights: null}}")
+    assert load_config(small) == config, "a base has a base, each relative to its own file"
+
+
+def test_the_upper_layer_wins_and_null_is_a_value(tmp_path: Path) -> None:
+    text = "base: b.yaml\nseed: 3\nmodel: {backbone: {weights: null}}\nprior_fit: null"
+    file = write(tmp_path, a=text, b="base: c.yaml\nseed: 2\nsteps: 2", c="steps: 1\nbatch_size: 9\naccumulate: 3")
+    write(tmp_path, c="steps: 1\nbatch_size: 9\nmodel: {backbone: {weights: x}}\nprior_fit: {slots: 3}")
+    config = load_config(file)
+    assert (config.seed, config.steps, config.batch_size, config.model.backbone.weights) == (3, 2, 9, None)
+    assert config.prior_fit == PriorConfig()
+
+
+def test_the_command_line_wins_over_every_layer(tmp_path: Path) -> None:
+    file = write(tmp_path, a="base: b.yaml\nsteps: 2\ndata: {flip: 0.1}", b="steps: 1\ndata: {workers: 5}")
+    config = load_config(file, {"steps": "3", "data.val": "v.json", "data.flip": "0.2"})
+    assert (config.steps, config.data.val, config.data.flip, config.data.workers) == (3, "v.json", 0.2, 5)
+
+
+OWN = "model: {system: pgexp, method: {k: 3}, mask_head: {channels: 8}}\nprior_fit: {slots: 5}"
+
+
+def test_another_system_does_not_inherit_the_system_s_own_settings(tmp_path: Path) -> None:
+    other = load_config(write(tmp_path, a="base: b.yaml\nmodel: {system: mask_rcnn}", b=OWN))
+    assert other.model.method == MethodConfig()
+    assert (other.prior_fit, other.model.mask_head.channels) == (PriorConfig(slots=5), 8), "all else is inherited"
+    # Neither does the first system again, on the other side of the other one.
+    back = write(
+        tmp_path, a="base: b.yaml\nmodel: {system: pgexp}", b="base: c.yaml\nmodel: {system: mask_rcnn}", c=OWN
+    )
+    assert load_config(back).model.method == PGExpConfig()
+
+
+@pytest.mark.parametrize("above", ["", "model: {system: pgexp}", "model: {method: {candidates: 40}}"])
+def test_the_same_system_inherits_them(tmp_path: Path, above: str) -> None:
+    config = load_config(write(tmp_path, a=f"base: b.yaml\n{above}", b=OWN))
+    assert isinstance(config.model.method, PGExpConfig)
+    assert (config.model.method.k, config.prior_fit) == (3, PriorConfig(slots=5))
+
+
+def test_a_base_without_a_system_may_hold_settings_for_the_file_s(tmp_path: Path) -> None:
+    file = write(tmp_path, a="base: b.yaml\nmodel: {system: pgexp}", b="model: {method: {k: 3}}")
+    assert load_config(file).model.method == PGExpConfig(k=3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"a": "base: a.yaml"}, "{a}: base {a} leads back to itself"),
+        ({"a": "base: b.yaml", "b": "base: x/../a.yaml", "x__y": ""}, "{b}: base {x}/../a.yaml leads back to itself"),
+        ({"a": "base: b.yaml"}, "{a}: base {b}: No such file or directory"),
+        ({"a": "base: b.yaml", "b": "base: x.yaml"}, "{b}: base {x}.yaml: No such file or directory"),
+        ({"a": "base: x", "x__y": ""}, "{a}: base {x}: "),
+        ({"a": "base: b.yaml", "b": "[1]"}, "{a}: base {b}: holds a list, must be a mapping"),
+        ({"a": "base: b.yaml", "b": "steps: 1\nsteps: 1"}, "{a}: base {b}: line 2: key 'steps' is given twice"),
+        ({"a": "base: b.yaml", "b": "version: 2"}, "{a}: base {b}: version 2 is newer"),
+        ({"a": "base: b.yaml\nversion: 2", "b": ""}, "{a}: version 2 is newer"),
+        ({"a": "base: b.yaml", "b": "stesp: 1"}, "{a} (base {b}): unknown key 'stesp'; nearest is 'steps'"),
+        ({"a": "base: b.yaml", "b": "model: 3"}, "{a} (base {b}): model is 3, must be a mapping"),
+        ({"a": "base: b.yaml", "b": "base: 3"}, "{a}: base {b}: base is 3, must be the path of a file"),
+        ({"a": "base: [b.yaml]"}, "{a}: base is ['b.yaml'], must be the path of a file"),
+        ({"a": "base:"}, "{a}: base is None, must be the path of a file"),
+        ({"a": "base: ''"}, "{a}: base is '', must be the path of a file"),
+        ({"a": 'base: "b\\0.yaml"'}, "{a}: base is 'b\\x00.yaml', must be the path of a file"),
+        ({"a": "model: {base: b.yaml}"}, "{a}: unknown key 'model.base'"),
+    ],
+)
+def test_faults_of_layers_name_the_files(tmp_path: Path, texts: dict[str, str], message: str) -> None:
+    file = write(tmp_path, **texts)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    names = {"a": tmp_path / "a.yaml", "b": tmp_path / "b.yaml", "x": tmp_path / "x"}
+    assert message.format(**names) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_links_that_lead_in_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    (tmp_path / "again.yaml").symlink_to(tmp_path / "a.yaml")
+    for base, message in (("loop.yaml", "loop.yaml: "), ("again.yaml", "leads back to itself")):
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(tmp_path, a=f"base: {base}"))
+
+
+def test_each_layer_may_give_its_version(tmp_path: Path) -> None:
+    assert read_layers(write(tmp_path, a="version: 1\nbase: b.yaml", b="version: 1\nsteps: 3")) == {"steps": 3}
+
+
+def test_no_base_on_the_command_line(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--base: a base is named in the file"):
+        load(path, base="x.yaml")
+    assert "base" not in setting_keys()
+
+
 def test_setting_keys_are_all_leaves() -> None:
     keys = setting_keys()
     flat = flatten(to_dict(load_default()))
@@ -170,9 +302,3 @@ def test_model_config_alone() -> None:
     assert structure(ModelConfig, to_dict(config), "x") == config
     with pytest.raises(ConfigError, match=r"x: unknown key 'method\.mask'"):
         structure(ModelConfig, {"system": "pgexp", "method": {"mask": "plain"}}, "x")
-
-
-def test_nearest() -> None:
-    assert nearest("steps", ["stepss", "x"]) == "; nearest is 'stepss'"
-    assert nearest("qqqq", ["b", "a"]) == "; known: a, b"
-    assert nearest("qqqq", []) == ""

@@ -1,7 +1,7 @@
 """Configuration files: YAML and ``--key value`` overrides onto :class:`~amodal.config.TrainConfig`, and back to YAML.
 
-A file holds differences from the defaults. Everything a file can do wrong ends in a one-line
-:class:`~amodal.errors.ConfigError` that names the file and the key. Imports no torch.
+A file holds differences from the defaults, or from the file that its ``base:`` names. Everything a file can do wrong
+ends in a one-line :class:`~amodal.errors.ConfigError` that names the file and the key. Imports no torch.
 """
 
 from __future__ import annotations
@@ -93,10 +93,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         ConfigError: an unknown key, a wrong type or a value out of range, named with its key.
     """
-    data = read_layers(path)
+    data, source = _merged(path)
     for key, value in (overrides or {}).items():
+        if key == "base":
+            raise ConfigError("--base: a base is named in the file, relative to it, and not on the command line")
         _insert(data, key, value)
-    return structure(TrainConfig, data, str(path))
+    return structure(TrainConfig, data, source)
 
 
 def read_layers(path: str | Path) -> dict[str, Any]:
@@ -106,30 +108,56 @@ def read_layers(path: str | Path) -> dict[str, Any]:
     (``model.method``) behind where the file names another system.
 
     Raises:
-        ConfigError: a file cannot be read, is of a newer release, or is its own base.
+        ConfigError: a file cannot be read, is of a newer release, or is its own base; names the file that asked for it.
     """
-    layers: list[dict[str, Any]] = []
-    seen: list[Path] = []
-    place: Path | None = Path(path)
-    while place is not None:
-        if place.resolve() in seen:
-            raise ConfigError(f"{path}: base {place} leads back to itself")
-        seen.append(place.resolve())
-        data = read_yaml(place)
-        check_version(data.pop("version", None), place)
-        base = data.pop("base", None)
-        if base is not None and not isinstance(base, str):
-            raise ConfigError(f"{place}: base is {base!r}, must be the path of a file")
-        layers.append(data)
-        place = None if base is None else place.parent / base
+    return _merged(path)[0]
+
+
+def _merged(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The settings as :func:`read_layers` gives them, and the files they come from, for messages."""
+    layers: dict[Path, dict[str, Any]] = {}
+    asking, file = None, Path(path)
+    while True:
+        try:
+            data, base = _read_layer(file)
+        except ConfigError as error:
+            raise error if asking is None else ConfigError(f"{asking}: base {error}") from None
+        layers[file] = data
+        if base is None:
+            break
+        asking, file = file, base
+        if any(_same(file, other) for other in layers):
+            raise ConfigError(f"{asking}: base {file} leads back to itself")
     merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        merged = merge(merged, layer)
-    return merged
+    for data in reversed(layers.values()):
+        merged = merge(merged, data)
+    first, *bases = map(str, layers)
+    return merged, f"{first} (base {', '.join(bases)})" if bases else first
+
+
+def _read_layer(path: Path) -> tuple[dict[str, Any], Path | None]:
+    """What one file says itself, and where its base is."""
+    data = read_yaml(path)
+    check_version(data.pop("version", None), path)
+    if "base" not in data:
+        return data, None
+    base = data.pop("base")
+    # A path with a NUL is refused here: every call of the system would raise ValueError.
+    if not isinstance(base, str) or not base or "\0" in base:
+        raise ConfigError(f"{path}: base is {base!r}, must be the path of a file")
+    return data, path.parent / base
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # Reading it says what is wrong with it.
+        return False
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Settings ``above`` on top of those ``below``; another system does not inherit ``method``."""
+    # A base that names no system is written for any, and its ``method`` for the file's.
     other = "system" in above and below.get("system", above["system"]) != above["system"]
     merged = {key: value for key, value in below.items() if not (other and key == "method")}
     for key, value in above.items():

@@ -54,10 +54,10 @@ def require(ok: bool, key: str, value: object, rule: str) -> None:
         raise ConfigError(f"{key} is {value!r}, must be {rule}")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: ``; nearest is 'x'``, or all names of a short list, or nothing."""
+def nearest(name: str, names: Iterable[str], *, listed: int = 20) -> str:
+    """The tail of a message about an unknown name: ``; nearest is 'x'``, or all names if no more than ``listed``."""
     known = list(names)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; nearest is {close[0]!r}"
-    return f"; known: {', '.join(sorted(known))}" if 0 < len(known) <= 20 else ""
+    return f"; known: {', '.join(sorted(known))}" if 0 < len(known) <= listed else ""

@@ -139,8 +139,10 @@ def test_known_ids_give_the_labels(tmp_path: Path) -> None:
 
 
 def test_unknown_schema_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="did you mean 'kins2020'"):
+    with pytest.raises(DataError, match="unknown schema 'kins202'; nearest is 'kins2020'"):
         load(write(tmp_path, document()), schema="kins202", cache=False)
+    with pytest.raises(DataError, match=r"unknown schema '!'; known: aisf, .*, auto, .*, uoais"):
+        load(write(tmp_path, document()), schema="!", cache=False)
 
 
 def test_rows_are_sorted_by_image_and_stable(tmp_path: Path) -> None:

@@ -344,8 +344,10 @@ def test_early_stages_are_frozen_only_with_weights_to_keep() -> None:
 
 
 def test_unknown_backbone_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="'resnet5', the nearest known one is 'resnet50'"):
+    with pytest.raises(ConfigError, match="'resnet5', no known backbone; nearest is 'resnet50'"):
         build_backbone(BackboneConfig(name="resnet5"))
+    with pytest.raises(ConfigError, match="'efficient', no known backbone; known: nano, nano18, resnet101, "):
+        build_backbone(BackboneConfig(name="efficient"))
 
 
 def test_folded_norms_change_neither_values_nor_gradients() -> None:

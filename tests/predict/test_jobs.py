@@ -224,8 +224,10 @@ def test_gather_files_folders_duplicates_and_own_output(folder: Path, tmp_path: 
 
 
 def test_gather_names_what_is_missing(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"imagse: no such file or folder; the nearest name there is 'images'"):
+    with pytest.raises(DataError, match=r"imagse: no such file or folder; nearest is 'images'"):
         gather([tmp_path / "imagse"], tmp_path / "out", overlays=False)
+    with pytest.raises(DataError, match=r"!: no such file or folder$"):
+        gather([tmp_path / "!"], tmp_path / "out", overlays=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
         gather([tmp_path / "empty"], tmp_path / "out", overlays=False)

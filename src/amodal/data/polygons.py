@@ -71,18 +71,5 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
     return result
 
 
-def check_polygons(obj: Any, height: int, width: int) -> tuple[list[Floats], int]:
-    """The polygons of one mask, float64 [2 n] each, and how many degenerate pieces fell away.
-
-    Raises ValueError as :func:`polygon_pieces`, and for points far outside the image.
-    """
-    pieces, degenerate = polygon_pieces(obj)
-    arrays = [np.array(piece, np.float64) for piece in pieces]
-    for array in arrays:
-        if far_outside(array, np.array([0, len(array)]), np.array([[height, width]]))[0]:
-            raise ValueError(f"a polygon has a coordinate far outside the image of {height} x {width} or not finite")
-    return arrays, degenerate
-
-
 def _kind(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"

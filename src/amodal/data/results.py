@@ -21,7 +21,7 @@ from amodal.data import rle
 from amodal.data.jsonfile import parse, read_bytes
 from amodal.data.mask_columns import Masks, read_masks
 from amodal.data.problems import Count, Findings
-from amodal.data.rows import nearest
+from amodal.data.rows import nearest_id
 from amodal.data.store import AnnotationSet, MaskBuffer, measure_runs
 from amodal.errors import DataError
 
@@ -178,7 +178,7 @@ class _Reader:
 def _known(value: Any, table: dict[int, int], key: str) -> int:
     row = table.get(int(value)) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
     if row is None:
-        raise ValueError(f"{key} is {value!r:.40}, which the annotations do not have{nearest(value, table)}")
+        raise ValueError(f"{key} is {value!r:.40}, which the annotations do not have{nearest_id(value, table)}")
     return row
 
 

@@ -153,18 +153,6 @@ def runs_mask(runs: Ints, height: int, width: int) -> Mask:
     return np.repeat(values, runs).reshape(width, height).T
 
 
-def area(rle: Mapping[str, Any]) -> int:
-    """Object pixels of a checked RLE."""
-    return int(parse_counts(rle["counts"])[1::2].sum())
-
-
-def to_box(rle: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """float64 [4] xyxy pixel edges of a checked RLE's mask; zeros for an empty one."""
-    data = np.frombuffer(counts_bytes(rle["counts"]), np.uint8)
-    runs = decompress_batch(data, np.array([0, len(data)], np.int64))
-    return measure_batch(runs, np.array([rle["size"][0]], np.int64))[1].reshape(4)
-
-
 def canonical_runs(runs: Ints) -> Ints:
     """The same mask without zero runs after the first."""
     if (runs[1:] > 0).all():

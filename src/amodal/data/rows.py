@@ -111,7 +111,7 @@ class RowReader:
     def _label(self, category: Any) -> int:
         label = self.labels.get(category) if type(category) is int else None
         if label is None:
-            near = nearest(category, self.labels)
+            near = nearest_id(category, self.labels)
             raise _Fault("unknown category", f"category_id {_show(category)} is unknown{near}")
         return label
 
@@ -227,7 +227,7 @@ def _flag(entry: Annotation, key: str, default: bool) -> bool:
     return bool(value)
 
 
-def nearest(value: object, known: Iterable[int]) -> str:
+def nearest_id(value: object, known: Iterable[int]) -> str:
     """ ", nearest known is N" for an integer, else ""."""
     options = list(known)
     if type(value) is not int or not options:

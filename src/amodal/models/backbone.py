@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import OrderedDict
 
@@ -13,7 +12,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from amodal.config import BackboneConfig
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, nearest
 from amodal.models.norms import FoldedNorm, fold_norms
 
 LEVELS = ("0", "1", "2", "3")
@@ -39,8 +38,7 @@ def _resnet(name: str, norm: str) -> ResNet:
     if name in _NANO_BLOCKS:
         return ResNet(BasicBlock, _NANO_BLOCKS[name], norm_layer=norm_layer)
     if name not in resnet_names():
-        close = difflib.get_close_matches(name, resnet_names(), n=1, cutoff=0.0)
-        raise ConfigError(f"model.backbone.name is {name!r}, the nearest known one is {close[0]!r}")
+        raise ConfigError(f"model.backbone.name is {name!r}, no known backbone{nearest(name, resnet_names())}")
     return torchvision.models.get_model(name, weights=None, norm_layer=norm_layer)
 
 

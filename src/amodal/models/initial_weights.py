@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from amodal.errors import WeightsError
+from amodal.errors import WeightsError, nearest
 from amodal.models.box_head import BoxHead
 from amodal.models.mask_head import MaskHead
 
@@ -220,5 +219,4 @@ def _nearest(weights: str) -> str:
     names = [
         str(entry) for name in torchvision.models.list_models() for entry in torchvision.models.get_model_weights(name)
     ]
-    close = difflib.get_close_matches(weights, names, n=1)
-    return f", the nearest known name is {close[0]!r}" if close else ", give a torchvision name or a .safetensors file"
+    return nearest(weights, names) or "; give a torchvision name or a .safetensors file"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from amodal.data.images import EXTENSIONS
-from amodal.errors import DataError
+from amodal.errors import DataError, nearest
 from amodal.predict.jobs import Item
 
 
@@ -57,8 +56,7 @@ def _wanted(path: Path, folder: Path, out: Path) -> bool:
 
 def _nearest(path: Path) -> str:
     there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, there, n=1)
-    return f"; the nearest name there is {close[0]!r}" if close else ""
+    return nearest(path.name, there, listed=0)
 
 
 def _overlay(path: Path, shared: bool) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from amodal.data.schemas import aisf, aistron, canonical, coco, cocoa, d2sa, kins, kins2020, uoais
 from amodal.data.schemas.schema import Schema
-from amodal.errors import DataError
+from amodal.errors import DataError, nearest
 
 # The first whose marks all occur is taken, so the special ones stand before the general ones.
 _ORDER = (
@@ -34,8 +33,7 @@ def recognise(data: bytes, name: str) -> Schema:
     """
     if name != "auto":
         if name not in SCHEMAS:
-            near = difflib.get_close_matches(name, SCHEMAS, 1) or ["auto"]
-            raise DataError(f"unknown schema {name!r}, did you mean {near[0]!r}? ({', '.join(['auto', *SCHEMAS])})")
+            raise DataError(f"unknown schema {name!r}{nearest(name, ['auto', *SCHEMAS])}")
         return SCHEMAS[name]
     for schema in _ORDER:
         if all(_occurs(key, data) for key in schema.marks):
