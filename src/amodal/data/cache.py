@@ -114,11 +114,11 @@ def read(entry: Path) -> AnnotationSet | None:
 
 def _pack(annotations: AnnotationSet) -> list[bytes]:
     arrays = {name: np.ascontiguousarray(array) for name, array in _arrays(annotations).items()}
-    places: list[_Array] = []
+    described: list[_Array] = []
     body: list[bytes] = []
     offset = 0
     for name, array in arrays.items():
-        places.append(_Array(name, array.dtype.str, list(array.shape), offset))
+        described.append(_Array(name, array.dtype.str, list(array.shape), offset))
         padding = -array.nbytes % _ALIGN
         body += [array.tobytes(), b"\0" * padding]
         offset += array.nbytes + padding
@@ -131,7 +131,7 @@ def _pack(annotations: AnnotationSet) -> list[bytes]:
             list(annotations.file_names),
             [_plain(count) for count in annotations.dropped],
             [_plain(count) for count in annotations.noted],
-            places,
+            described,
         )
     )
     header += b" " * (-(_START + len(header)) % _ALIGN)
@@ -144,9 +144,9 @@ def _pack(annotations: AnnotationSet) -> list[bytes]:
 
 def _unpack(header: _Header, body: npt.NDArray[np.uint8]) -> AnnotationSet:
     arrays: dict[str, Any] = {}
-    for place in header.arrays:
-        count = int(np.prod(place.shape, dtype=np.int64)) * np.dtype(place.dtype).itemsize
-        arrays[place.name] = body[place.offset : place.offset + count].view(place.dtype).reshape(place.shape)
+    for item in header.arrays:
+        count = int(np.prod(item.shape, dtype=np.int64)) * np.dtype(item.dtype).itemsize
+        arrays[item.name] = body[item.offset : item.offset + count].view(item.dtype).reshape(item.shape)
     for part in ("amodal", "visible"):
         arrays[part] = MaskBuffer(arrays.pop(f"{part}.data"), arrays.pop(f"{part}.offsets"))
     return AnnotationSet(
@@ -162,14 +162,14 @@ def _unpack(header: _Header, body: npt.NDArray[np.uint8]) -> AnnotationSet:
 
 
 def _arrays(annotations: AnnotationSet) -> dict[str, npt.NDArray[Any]]:
-    found: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for item in fields(annotations):
         value = getattr(annotations, item.name)
         if isinstance(value, MaskBuffer):
-            found |= {f"{item.name}.data": value.data, f"{item.name}.offsets": value.offsets}
+            arrays |= {f"{item.name}.data": value.data, f"{item.name}.offsets": value.offsets}
         elif isinstance(value, np.ndarray):
-            found[item.name] = value
-    return found
+            arrays[item.name] = value
+    return arrays
 
 
 def _plain(count: Count) -> tuple[str, int, list[int | str]]:

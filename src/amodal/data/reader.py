@@ -47,9 +47,9 @@ def load(
             out.
     """
     entry = cached.entry_path(path, schema, known_ids) if cache else None
-    found = cached.read(entry) if entry else None
-    if found is not None:
-        return replace(found, path=str(path))
+    stored = cached.read(entry) if entry else None
+    if stored is not None:
+        return replace(stored, path=str(path))
     result = _read(path, schema, known_ids, Findings(str(path), strict))
     if entry and not result.problems:
         cached.save(result, entry)

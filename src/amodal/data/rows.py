@@ -229,10 +229,10 @@ def _flag(entry: Annotation, key: str, default: bool) -> bool:
 
 def nearest_id(value: object, known: Iterable[int]) -> str:
     """ ", nearest known is N" for an integer, else ""."""
-    options = list(known)
-    if type(value) is not int or not options:
+    ids = list(known)
+    if type(value) is not int or not ids:
         return ""
-    return f", nearest known id is {min(options, key=lambda option: abs(option - value))}"
+    return f", nearest known id is {min(ids, key=lambda option: abs(option - value))}"
 
 
 def _show(value: object) -> str:

@@ -50,7 +50,7 @@ def agreement(
     frames: Tensor,
     amodal: Tensor,
     placed: Tensor,
-    seen: Tensor,
+    visible_boxes: Tensor,
 ) -> Agreement:
     """Inconsistency of priors by the annotated visible masks of the other objects.
 
@@ -61,8 +61,8 @@ def agreement(
         frames: float32 [R, 4], xyxy pixels.
         amodal: float32 [R, M, 28, 28], the priors' amodal masks in the frames ``placed``.
         placed: float32 [R, M, 4], T^r_m(B^v).
-        seen: float32 [R, 4], B^v.
+        visible_boxes: float32 [R, 4], B^v.
     """
-    context = context_boxes(placed, seen)
+    context = context_boxes(placed, visible_boxes)
     others = annotated_evidence(annotations, annotation_ids.cpu(), context.cpu()).to(visible.device)
     return Agreement(inconsistency(visible, frames, amodal, placed, others, context), others, context)

@@ -138,7 +138,7 @@ def _moved_masks(masks: Tensor, source: Tensor, target: Tensor, centre: Tensor, 
     points = GRID * _SAMPLES
     unit = (2 * torch.arange(points) + 1) / points - 1
     across, down = linear.float()[..., None, None].unbind(2)
-    place = across * unit + (down * unit[:, None] + shift.float()[..., None, None])
-    grid = place.permute(0, 2, 3, 1)
+    sources = across * unit + (down * unit[:, None] + shift.float()[..., None, None])
+    grid = sources.permute(0, 2, 3, 1)
     read = grid_sample(masks.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return avg_pool2d(read, _SAMPLES) >= 0.5

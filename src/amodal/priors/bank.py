@@ -147,8 +147,8 @@ class Bank:
         """
         order = labels.argsort(stable=True)
         classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
-        known = self.present[classes].tolist()
-        groups = {c: n for c, n, there in zip(classes.tolist(), counts.tolist(), known, strict=True) if there}
+        present = self.present[classes].tolist()
+        groups = {c: n for c, n, there in zip(classes.tolist(), counts.tolist(), present, strict=True) if there}
         slots = labels.new_zeros(len(labels), k)
         distance = codes.new_full((len(labels), k), torch.inf)
         rows = order[self.present[labels[order]]]

@@ -124,7 +124,7 @@ def nearest_neighbours(codes: Tensor, labels: Tensor, count: int, seed: int) -> 
         only object of a class is its own neighbour).
     """
     generator = np.random.default_rng(seed)
-    found = torch.arange(len(codes))[:, None].repeat(1, count)
+    neighbours = torch.arange(len(codes))[:, None].repeat(1, count)
     for label in torch.unique(labels).tolist():
         rows = torch.nonzero(labels == label).flatten()
         if len(rows) == 1:
@@ -136,8 +136,8 @@ def nearest_neighbours(codes: Tensor, labels: Tensor, count: int, seed: int) -> 
             distance[part[:, None] == references] = torch.inf
             near = distance.topk(min(count, len(references) - 1), largest=False).indices
             repeat = torch.arange(count) % near.shape[1]
-            found[part] = references[near][:, repeat]
-    return found
+            neighbours[part] = references[near][:, repeat]
+    return neighbours
 
 
 def _gather(annotations: AnnotationSet, config: PriorConfig, share: float, progress: bool) -> FitReport:

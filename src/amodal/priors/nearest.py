@@ -45,14 +45,14 @@ def nearest(
     rows = max(1, _CHUNK // max(1, candidates.shape[1] * codes.shape[1]))
     for first in range(0, len(codes), rows):
         part = slice(first, first + rows)
-        found = _gather(keys, source, owner[part], candidates[part])
-        exact = found.sub_(codes[part, None]).square_().sum(dim=2, dtype=torch.float64).sqrt().float()
+        near = _gather(keys, source, owner[part], candidates[part])
+        exact = near.sub_(codes[part, None]).square_().sum(dim=2, dtype=torch.float64).sqrt().float()
         if blocked is not None:
             exact = exact.masked_fill(barred[part], torch.inf)
         # Candidates stand in the order of their positions, so a stable sort breaks ties as wanted.
-        ordered, place = exact.sort(dim=1, stable=True)
+        ordered, position = exact.sort(dim=1, stable=True)
         distance[part] = ordered[:, :k]
-        slots[part] = candidates[part].gather(1, place[:, :k])
+        slots[part] = candidates[part].gather(1, position[:, :k])
     return slots.masked_fill(distance.isinf(), 0), distance
 
 

@@ -170,10 +170,10 @@ class Prior(nn.Module):
             return
         if len(ours) != len(theirs):
             raise ConfigError(f"the prior has {len(ours)} classes, the model {len(theirs)}; fit a prior for these data")
-        place = next(number for number, pair in enumerate(ours) if pair != theirs[number])
+        label = next(number for number, pair in enumerate(ours) if pair != theirs[number])
         name = "{1!r} (id {0})".format
         raise ConfigError(
-            f"class {place + 1} is {name(*ours[place])} in the prior, {name(*theirs[place])} in the model; "
+            f"class {label + 1} is {name(*ours[label])} in the prior, {name(*theirs[label])} in the model; "
             "fit a prior for these data"
         )
 

@@ -179,9 +179,9 @@ def _consistent(prior: Prior, judged: Judged) -> Retrieved:
     """K of more candidates, re-ranked with the annotated visible masks of the other objects."""
     objects = judged.objects
     found = _search(prior, judged, objects.visible, objects.boxes, prior.config.candidates)
-    seen, visible, ids = objects.visible_boxes, objects.visible.float(), objects.annotation_ids
-    placed = expand_boxes(found.deltas, seen[:, None], judged.sizes[:, None])
-    score, *_ = agreement(judged.annotations, ids, visible, objects.boxes, found.amodal, placed, seen)
+    visible_boxes, visible, ids = objects.visible_boxes, objects.visible.float(), objects.annotation_ids
+    placed = expand_boxes(found.deltas, visible_boxes[:, None], judged.sizes[:, None])
+    score, *_ = agreement(judged.annotations, ids, visible, objects.boxes, found.amodal, placed, visible_boxes)
     return rerank(found, score, prior.rerank_weight, prior.config.k)
 
 

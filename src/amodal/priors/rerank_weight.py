@@ -71,13 +71,13 @@ def _box_ious(annotations: AnnotationSet, asked: PriorInstances, search: Search,
     """float64 [weights, R], IoU of the median-expanded box with the true one for every weight."""
     visible = asked.visible.float()
     found = search(visible, asked.boxes, asked.labels, candidates, exclude_images=asked.image_ids)
-    seen, sizes = asked.visible_boxes, image_sizes(annotations, asked.image_ids)
-    placed = expand_boxes(found.deltas, seen[:, None], sizes[:, None])
-    score, *_ = agreement(annotations, asked.annotation_ids, visible, asked.boxes, found.amodal, placed, seen)
+    visible_boxes, sizes = asked.visible_boxes, image_sizes(annotations, asked.image_ids)
+    placed = expand_boxes(found.deltas, visible_boxes[:, None], sizes[:, None])
+    score, *_ = agreement(annotations, asked.annotation_ids, visible, asked.boxes, found.amodal, placed, visible_boxes)
     ious = []
     for weight in WEIGHTS:
         deltas = median_deltas(rerank(found, score, weight, k).deltas)
-        ious.append(box_iou(expand_boxes(deltas, seen, sizes), asked.boxes).diagonal())
+        ious.append(box_iou(expand_boxes(deltas, visible_boxes, sizes), asked.boxes).diagonal())
     return torch.stack(ious).double()
 
 

@@ -39,7 +39,7 @@ def detector_boxes(
     data = AmodalDataset(judged.annotations, images)
     names = [judged.annotations.class_names[label] for label in _labels(judged)]
     boxes, found = torch.zeros(len(judged), 4), torch.zeros(len(judged), dtype=torch.bool)
-    numbers = {int(value): place for place, value in enumerate(judged.annotations.image_ids)}
+    numbers = {int(value): index for index, value in enumerate(judged.annotations.image_ids)}
     bar = tqdm(torch.unique(judged.objects.image_ids).tolist(), desc="detector", unit="image", leave=False,
                disable=None if progress else True)  # fmt: skip
     for image_id in bar:

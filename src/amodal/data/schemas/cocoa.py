@@ -16,7 +16,7 @@ from amodal.data.schemas.schema import Annotation, Schema
 
 def flatten(entries: Iterable[Annotation], findings: Findings, *, stuff: bool = False) -> Iterator[Annotation]:
     """One flat annotation for each region that counts."""
-    seen: set[object] = set()
+    annotated: set[object] = set()
     number = 0
     for entry in entries:
         image = entry.get("image_id")
@@ -24,11 +24,11 @@ def flatten(entries: Iterable[Annotation], findings: Findings, *, stuff: bool = 
         if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
             findings.error("bad annotation", "regions must be a list of objects", image, entry.get("id"))
             continue
-        if isinstance(image, (int, str)) and image in seen:
+        if isinstance(image, (int, str)) and image in annotated:
             findings.drop("annotator after the first of an image", image)
             continue
         if isinstance(image, (int, str)):
-            seen.add(image)
+            annotated.add(image)
         for region in regions:
             number += 1
             if region.get("isStuff") and not stuff:
