@@ -10,7 +10,9 @@ from pycocotools import mask as coco_mask
 
 from amodal.data import rle
 
-MARGIN = 4  # coordinates may lie this many image sides outside the image
+# Coordinates may lie this many image sides outside the image, since objects that it cuts off do. A rasteriser walks
+# along the outline: with 2e8 or infinity pycocotools crashes, and its relatives never return.
+MARGIN = 4
 
 Floats = npt.NDArray[np.float64]
 _NUMBERS = {int, float}
@@ -30,11 +32,13 @@ def polygon_pieces(obj: Any) -> tuple[list[list[float]], int]:
     for piece in pieces:
         if not isinstance(piece, (list, tuple)):
             raise ValueError(f"a polygon is a list of numbers, not {_kind(piece)}")
+        # By type, which leaves out bool. pycocotools makes an empty mask of null or text, without a word.
         if not _NUMBERS.issuperset(map(type, piece)):
             wrong = next(value for value in piece if type(value) not in _NUMBERS)
             raise ValueError(f"a polygon holds {_kind(wrong)}, must hold numbers only")
         if len(piece) % 2:
             raise ValueError(f"a polygon has {len(piece)} numbers, must have x and y of each point")
+        # pycocotools would read four numbers as a box (x, y, w, h).
         if len(piece) >= 6:
             kept.append(list(piece))
     return kept, len(pieces) - len(kept)
@@ -63,6 +67,7 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
     result = []
     for row, begin, end in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
         height, width = sizes[row].tolist()
+        # pycocotools' union of nothing has the size 0 x 0.
         if begin == end:
             result.append(rle.compress(np.array([height * width])))
             continue

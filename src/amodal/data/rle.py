@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+# pycocotools multiplies the sides in 32 bits: 65536 x 65536 becomes 0, and decoding writes where nothing was allocated.
 MAX_SIDE = 2**16
 MAX_PIXELS = 2**31 - 1
 _MAX_CHARS = 7  # of one run: 31 bits and a sign
@@ -59,6 +60,7 @@ def check_size(size: Any, height: int, width: int) -> None:
     """Raises ValueError unless ``size`` is the two integers ``[height, width]`` of the image, each in 1 to 65536."""
     if not isinstance(size, Sequence) or isinstance(size, (str, bytes)) or len(size) != 2:
         raise ValueError(f"size is {_short(size)}, must be [height, width]")
+    # True is an int in Python.
     if any(isinstance(side, bool) or not isinstance(side, (int, np.integer)) for side in size):
         raise ValueError(f"size is {_short(size)}, must be two integers")
     check_image_size(height, width)
@@ -80,6 +82,7 @@ def check_rle(obj: Any, height: int, width: int) -> dict[str, Any]:
     """
     if not isinstance(obj, Mapping) or "size" not in obj or "counts" not in obj:
         raise ValueError(f"{_short(obj)} is no RLE (an object with size and counts)")
+    # Against the image, not against itself: with swapped sides the sum is right and every tool decodes garbage.
     check_size(obj["size"], height, width)
     counts = obj["counts"]
     runs = parse_counts(counts) if isinstance(counts, (str, bytes)) else _check_list(counts)
@@ -109,13 +112,15 @@ def parse_counts(counts: str | bytes) -> Ints:
 def compress(runs: Ints) -> bytes:
     """COCO's compressed counts of one mask's runs (int64, none negative)."""
     numbers = np.array(runs, np.int64)
+    # From the untouched runs: differences of differences would be another code.
     numbers[3:] -= runs[1:-2]
     magnitude = np.where(numbers < 0, ~numbers, numbers)
-    place = np.arange(_MAX_CHARS)
-    chars = 1 + (magnitude[:, None] >= 16 << (5 * place[:-1])).sum(1)
-    bits = (numbers[:, None] >> (5 * place)) & 31
-    more = (place < chars[:, None] - 1) * 32
-    text: Bytes = (bits + more + 48).astype(np.uint8)[place < chars[:, None]]
+    group = np.arange(_MAX_CHARS)
+    # 16, not 32: the highest bit of the last group is the sign.
+    chars = 1 + (magnitude[:, None] >= 16 << (5 * group[:-1])).sum(1)
+    bits = (numbers[:, None] >> (5 * group)) & 31
+    more = (group < chars[:, None] - 1) * 32
+    text: Bytes = (bits + more + 48).astype(np.uint8)[group < chars[:, None]]
     return text.tobytes()
 
 
@@ -131,6 +136,7 @@ def encode(mask: npt.ArrayLike) -> dict[str, Any]:
 
 def mask_runs(mask: Mask) -> Ints:
     """Canonical runs (int64) of a bool mask [H, W]."""
+    # Column by column, as COCO has it from MATLAB.
     flat = np.asarray(mask, bool).ravel(order="F")
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=flat.size)
@@ -160,6 +166,7 @@ def canonical_runs(runs: Ints) -> Ints:
     keep = runs > 0
     value = (np.arange(len(runs)) & 1).astype(bool)[keep]
     last = np.append(value[1:] != value[:-1], np.ones(min(len(value), 1), bool))
+    # Runs around a zero run are one; pycocotools' box is wrong where they are left apart.
     merged = np.diff(np.cumsum(runs)[keep][last], prepend=0)
     return np.concatenate([np.zeros(int(value[:1].sum()), np.int64), merged])
 
@@ -173,6 +180,7 @@ def decompress_batch(data: Bytes, offsets: Ints) -> Runs:
     faults = np.where(lengths == 0, NO_RUNS, OK).astype(np.int8)
     if len(data) == 0:
         return Runs(np.zeros((0, 2), np.int64), np.zeros(len(offsets), np.int64), faults, np.zeros(0, np.int64))
+    # Below 48 this wraps to above 63, so that one comparison finds both ends.
     value = data - np.uint8(48)
     if value.max() > 63:
         _mark(faults, offsets, np.flatnonzero(value > 63), BAD_CHARACTER)
@@ -188,6 +196,7 @@ def decompress_batch(data: Bytes, offsets: Ints) -> Runs:
     longest = int(chars.max())
     if longest > _MAX_CHARS:
         _mark(faults, offsets, start[chars > _MAX_CHARS], TOO_LONG)
+    # Capped, so that no shift leaves 64 bits; what is longer is marked above, its number means nothing.
     numbers = _read_numbers(value, start, stop, chars, min(longest, _MAX_CHARS))
     pairs, pair_offsets, loose = _pair(numbers, np.diff(np.searchsorted(stop, offsets)))
     return Runs(pairs, pair_offsets, faults, loose)
@@ -196,9 +205,10 @@ def decompress_batch(data: Bytes, offsets: Ints) -> Runs:
 def _read_numbers(value: Bytes, start: Ints, stop: Ints, chars: Ints, longest: int) -> Ints:
     numbers = (value[start] & 31).astype(np.int64)
     todo = np.flatnonzero(chars > 1)
-    for place in range(1, longest):
-        numbers[todo] |= (value[start[todo] + place] & 31).astype(np.int64) << (5 * place)
-        todo = todo[chars[todo] > place + 1]
+    for group in range(1, longest):
+        numbers[todo] |= (value[start[todo] + group] & 31).astype(np.int64) << (5 * group)
+        todo = todo[chars[todo] > group + 1]
+    # The sign is the highest of all bits read, wherever the number ended.
     negative = np.flatnonzero(value[stop] & 16)
     numbers[negative] -= np.int64(1) << (5 * np.minimum(chars[negative], _MAX_CHARS))
     return numbers
@@ -209,11 +219,13 @@ def _pair(numbers: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
     sizes = (counts + 1) // 2
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     pairs = np.zeros((int(offsets[-1]), 2), np.int64)
+    # Each odd number of runs before a mask has moved it by one: its last background has no object behind it.
     shift = np.cumsum(2 * sizes - counts) - (2 * sizes - counts)
     pairs.reshape(-1)[np.arange(len(numbers)) + np.repeat(shift, counts)] = numbers
     some = np.flatnonzero(sizes)
     head = offsets[some]
     first = pairs[head, 0]  # the first run is no start of a chain: that of background begins with the third
+    # One sum over the whole file, less what each mask begins with; should it wrap round, the difference wraps back.
     total = np.cumsum(pairs, axis=0)
     base = total[head] - pairs[head]
     base[:, 0] += first
@@ -230,6 +242,7 @@ def _pair(numbers: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
 def check_batch(runs: Runs, pixels: Ints) -> npt.NDArray[np.int8]:
     """Fault codes int8 [M] of masks whose images have ``pixels`` (int64 [M]) = height x width."""
     faults = runs.faults.copy()
+    # Before the sums, in which a negative run can hide.
     if len(runs.pairs) and runs.pairs.min() < 0:
         _mark(faults, runs.offsets, np.flatnonzero((runs.pairs < 0).any(1)), NEGATIVE)
     sums = segment_sums(runs.pairs[:, 0] + runs.pairs[:, 1], runs.offsets)
@@ -253,11 +266,13 @@ def measure_batch(runs: Runs, heights: Ints) -> tuple[Ints, npt.NDArray[np.float
     start = ends - length
     x_first, x_last = start // height, (ends - 1) // height
     y_first, y_last = start - x_first * height, ends - 1 - x_last * height
+    # A run that goes on in the next column touches the last row of one and the first of the other.
     wraps = np.flatnonzero(x_last > x_first)
     y_first[wraps], y_last[wraps] = 0, height[wraps] - 1
     firsts = np.flatnonzero(np.diff(owner, prepend=-1))
     lasts = np.append(firsts[1:], len(owner)) - 1
     some = owner[firsts]
+    # reduceat gives an empty segment its neighbour's first value, so only masks with object pixels take part.
     areas[some] = np.add.reduceat(length, firsts)
     boxes[some, 0] = x_first[firsts]
     boxes[some, 1] = np.minimum.reduceat(y_first, firsts)
@@ -287,6 +302,7 @@ def intersection_batch(first: Runs, second: Runs) -> Ints:
 
 def segment_sums(values: Ints, offsets: Ints) -> Ints:
     """Sums int64 [M] of the segments of a flat array; 0 for an empty segment."""
+    # Not reduceat, which does not know empty segments.
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
     sums: Ints = total[offsets[1:]] - total[offsets[:-1]]
     return sums
@@ -313,8 +329,10 @@ def _check_list(counts: Any) -> Ints:
         return counts.astype(np.int64)
     if not isinstance(counts, (list, tuple)):
         raise ValueError(f"counts are {_short(counts)}, must be a string or a list of integers")
+    # Floats are refused, too: pycocotools cuts them to integers and says nothing.
     if any(isinstance(run, (bool, np.bool_)) or not isinstance(run, (int, np.integer)) for run in counts):
         raise ValueError("counts must be integers")
+    # Before numpy sees them, which has no answer but OverflowError to more than 64 bits.
     if any(not -MAX_PIXELS <= run <= MAX_PIXELS for run in counts):
         raise ValueError(FAULTS[TOO_LONG])
     return np.array(counts, np.int64)

@@ -72,12 +72,16 @@ def rerank_order(distance: Tensor, score: Tensor, weight: float, k: int) -> Tens
     Returns:
         int64 [R, k], positions among the M, ascending: in the order of distance.
     """
+    # Plain retrieval exactly, and 0 times the infinity of an empty candidate would be NaN.
     if weight == 0:
         return torch.arange(k, device=distance.device).expand(len(distance), k)
     finite = distance.isfinite()
+    # Relative, because the scale of E's space differs from fit to fit and the weight shall mean the same in each.
     mean = distance.where(finite, 0.0).sum(dim=1) / finite.sum(dim=1).clamp(min=1)
+    # Where every candidate equals the query, all distances are 0.
     relative = distance / mean.clamp(min=torch.finfo(distance.dtype).tiny)[:, None]
     cost = torch.where(finite, relative + weight * score, torch.inf)
+    # Back in order of distance: the heads concatenate K maps, so each rank has weights of its own.
     return cost.argsort(dim=1, stable=True)[:, :k].sort(dim=1).values
 
 
@@ -105,6 +109,7 @@ def _inconsistency(
     area, seen_area = amodal.sum(dim=(2, 3)), seen.float().sum(dim=(1, 2))[:, None]
     unexplained = torch.where(explained, 0.0, amodal).sum(dim=(2, 3)) / area.clamp(min=1)
     missed = torch.where(kept, 0.0, seen[:, None].float()).sum(dim=(2, 3)) / seen_area.clamp(min=1)
+    # The empty P last: it stays refused where V is empty and all else ties.
     score = torch.where(seen_area > 0, unexplained + missed, 0.0)
     return torch.where(area > 0, score, torch.inf)
 
@@ -123,6 +128,7 @@ def _read(masks: Tensor, frames: Tensor, targets: Tensor, size: int) -> Tensor:
     height, width = masks.shape[-2:]
     x = _cells(frames[..., 0::2], targets[..., 0::2], width, size)
     y = _cells(frames[..., 1::2], targets[..., 1::2], height, size)
+    # A border of False stands for all that lies outside, so that reading needs no mask of its own.
     bordered = torch.nn.functional.pad(masks, (1, 1, 1, 1))
     index = (y * (width + 2))[..., :, None] + x[..., None, :]
     if masks.shape[1] == 1:
@@ -138,6 +144,8 @@ def _cells(frames: Tensor, targets: Tensor, cells: int, size: int) -> Tensor:
     unit = (torch.arange(size, device=targets.device, dtype=targets.dtype) + 0.5) / size
     points = targets[..., :1] + unit * (targets[..., 1:] - targets[..., :1])
     extent = frames[..., 1:] - frames[..., :1]
+    # floor before long: a cast cuts towards zero and would take the cell outside for the first one.
     position = ((points - frames[..., :1]) / extent.clamp(min=1e-6) * cells).floor()
+    # Clamped before the cast, which is undefined for what int64 cannot hold.
     inside = position.clamp(-1, cells).long() + 1
     return inside * (extent > 0)

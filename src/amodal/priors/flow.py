@@ -14,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _CHUNK = 128  # pairs whose distances the closed-form solver holds at once
-_NEVER = 10_000  # squared distance of a block that must not be taken
+# Squared distance of a block that must not be taken: above any of 34 x 34 blocks (2 * 33^2), and packed with row and
+# column (_cheapest) still below 2^24, where float32 stops counting. Hence at most 64 cells a side.
+_NEVER = 10_000
 _SPREAD = 0.04  # cells between the sources of neighbours that look for the same block, so that they keep their order
 _REACH = 0.7  # cells; largest correction along an axis, so that none moves a cell by more than about one
-_FULL, _EDGE = 48, 30  # squared blocks that a walk to a fully visible / to an edge block may be longer
+# Squared blocks that a walk to a fully visible / to an edge block may be longer. Whole numbers, for quarters of a block
+# too, or the packing would mix cost with row.
+_FULL, _EDGE = 48, 30
 
 
 class FlowNet(nn.Module):
@@ -44,6 +48,7 @@ class FlowNet(nn.Module):
         self.up7 = _conv(middle, middle)
         self.up14 = _conv(fine, fine)
         self.predict = nn.ModuleList(nn.Conv2d(width, 2, 3, padding=1) for width in (coarse, middle, fine))
+        # Zero, so that training starts at the closed form; the features before it are not, so that gradients flow.
         for parameter in self.predict.parameters():
             nn.init.zeros_(parameter)
         for parameter in self.parameters():
@@ -64,7 +69,9 @@ class FlowNet(nn.Module):
         if len(first) == 0:
             return first
         seen = torch.stack([visible, amodal], dim=1)
+        # -1 and 1: the layers' zero padding is neither visible nor hidden, and masks have the flow's scale.
         masks = torch.cat([seen * 2 - 1, warp(visible[:, None], first) * 2 - 1, first], dim=1)
+        # Blocks at once: the flow is used on 14 x 14 (Eq. 6), and a layer costs a quarter there.
         blocks = F.pixel_unshuffle(masks, 2).contiguous(memory_format=torch.channels_last)
         at14 = self.stem(blocks)
         at7 = self.down7(at14)
@@ -73,6 +80,7 @@ class FlowNet(nn.Module):
         back14 = self.up14(at14 + _resize(self.lateral7(back7), 14))
         correction = _resize(self.predict[0](at4), 7) + self.predict[1](back7)
         cells = _resize(_resize(correction, 14) + self.predict[2](back14), 28)
+        # Slope 1 at zero: a small correction is what was asked for, a large one cannot scramble the features.
         flow: Tensor = first + (_REACH * torch.tanh(cells / _REACH)) * (2 / 28)
         return torch.where(visible.flatten(1).any(dim=1)[:, None, None, None], flow, 0.0)
 
@@ -111,6 +119,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
         both.
     """
     height, width = features.shape[-2:]
+    # Cell centres are (i + 0.5) / size of the frame, as in RoIAlign (aligned). With align_corners=True one flow would
+    # point to other places on 14 than on 28 cells.
     x = (torch.arange(width, device=flow.device, dtype=torch.float32) * 2 + 1) / width - 1
     y = (torch.arange(height, device=flow.device, dtype=torch.float32) * 2 + 1) / height - 1
     grid = torch.stack([x + flow[:, 0], y[:, None] + flow[:, 1]], dim=-1)
@@ -147,6 +157,7 @@ def _resize(features: Tensor, size: int) -> Tensor:
 def _nearest(visible: Tensor, amodal: Tensor) -> Tensor:
     """The closed form for a few pairs, float 0 or 1 [N, H, W] each. Cells of a block are numbered row by row."""
     height, width = visible.shape[1:]
+    # The border is one empty block: what must show nothing can always fetch from outside the frame.
     cells = F.pixel_unshuffle(F.pad(visible, (2, 2, 2, 2))[:, None], 2)
     wanted = F.pixel_unshuffle(amodal[:, None], 2)
     step = _nearest_blocks(cells.mean(dim=1), wanted.mean(dim=1))
@@ -159,6 +170,8 @@ def _nearest(visible: Tensor, amodal: Tensor) -> Tensor:
     pattern = (there * torch.tensor([1, 2, 4, 8], device=visible.device)[:, None, None]).sum(dim=1, keepdim=True)
     owner = torch.arange(4, device=visible.device)[:, None, None]
     taken = _best_cells(x, y)[owner, wanted.long(), pattern.long()]
+    # Neighbouring blocks often share a source; cell by cell they would read it as 0 1 0 1, backwards at every second
+    # step. So all take its middle, and _SPREAD sets them apart in their own order.
     whole = ((there + wanted).amin(dim=1, keepdim=True) == 2) & step.any(dim=1)[:, None]
     inside = torch.stack([torch.where(whole, 0.5, at[taken]) - at[:, None, None] for at in (x, y)], dim=1)
     offset = step[:, :, None] * 2 + inside
@@ -175,6 +188,7 @@ def _best_cells(x: Tensor, y: Tensor) -> Tensor:
     apart = (x[:, None] - x).abs() + (y[:, None] - y).abs()
     cells = torch.arange(16, device=x.device)[:, None] >> torch.arange(4, device=x.device) & 1
     fault = cells != torch.arange(2, device=x.device)[:, None, None]
+    # 9: more than the largest distance in a block (2), so that any fitting cell goes before every other one.
     return (apart[:, None, None] + fault * 9).argmin(dim=3)
 
 
@@ -193,6 +207,7 @@ def _nearest_blocks(visible: Tensor, amodal: Tensor) -> Tensor:
     Returns:
         int64 [N, 2, h, w], (x, y) steps in blocks; of equally near ones the upper, of these the left one.
     """
+    # At least a quarter, so that in an empty mask no block counts as visible.
     enough = visible.flatten(1).amax(dim=1).clamp(0.25, 0.5)[:, None, None]
     seen = visible >= enough
     costs = [
@@ -205,6 +220,7 @@ def _nearest_blocks(visible: Tensor, amodal: Tensor) -> Tensor:
     step = _cheapest(torch.stack(costs, dim=1).float(), kind)
     own = visible[:, 1:-1, 1:-1]
     suits = (own >= enough) == (amodal >= 0.5)
+    # An empty block of the edge is on the right side of one half, yet would lose its cells: it looks for another.
     return torch.where((suits & ~((kind == 2) & (own == 0)))[:, None], 0, step)
 
 

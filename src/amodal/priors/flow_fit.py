@@ -58,6 +58,7 @@ def fit_flow(
         for _ in tqdm(range(steps), desc="flow", unit="step", leave=False, disable=None if progress else True):
             rows = _draw_rows(len(instances), occluded, generator)
             visible = jitter(instances.visible[rows].float(), generator)
+            # Not jittered: in use the visible mask is an estimate, the amodal one a training object's.
             whose = _draw_partners(rows, neighbours, neighbour_share, generator)
             amodal = instances.amodal[whose].float()
             optimiser.zero_grad()
@@ -86,12 +87,15 @@ def flow_loss(flow: Tensor, visible: Tensor, amodal: Tensor) -> Tensor:
     """
     seen, whole = visible[:, None], amodal[:, None]
     fine = (warp(seen, flow) - whole).abs().mean()
+    # The branch multiplies and warps features on the halved grid (Eq. 6), so a block's half decides what is seen of it.
     side = torch.where(F.avg_pool2d(whole, 2) >= 0.5, 1.0, -1.0)
     coarse = F.relu(_MARGIN - side * (warp(F.avg_pool2d(seen, 2), halve(flow)) - 0.5)).mean()
     cells = flow * (flow.shape[-1] / 2)
+    # Without these a quarter of the visible pixels wanders: the masks agree, and the features are scrambled.
     smooth = cells.diff(dim=2).abs().mean() + cells.diff(dim=3).abs().mean()
     across = _reversed(cells[:, 0].diff(dim=2)) * amodal[:, :, 1:] * amodal[:, :, :-1]
     down = _reversed(cells[:, 1].diff(dim=1)) * amodal[:, 1:] * amodal[:, :-1]
+    # The root of 0 has an infinite slope, and resting cells are exactly 0.
     length = (cells.square().sum(dim=1) + 1e-8).sqrt()
     rest = (F.relu(length - 1) * visible * amodal).mean()
     order = across.mean() + down.mean()
@@ -107,14 +111,17 @@ def jitter(visible: Tensor, generator: torch.Generator) -> Tensor:
     """Visible masks as an estimate could be: float [N, S, S], 0 or 1, in and out; none becomes empty."""
     count, size = visible.shape[:2]
     changed = _resized(visible, generator)
+    # All draws are made for all masks, so that what one mask is never changes what the next ones get.
     draw = torch.rand(count, 4, generator=generator)
     grown = F.max_pool2d(changed[:, None], 3, 1, 1)[:, 0]
+    # Padding of max_pool2d is -inf, on both sides of the sign: the frame's edge neither grows nor erodes a mask.
     shrunk = -F.max_pool2d(-changed[:, None], 3, 1, 1)[:, 0]
     kind = draw[:, 0, None, None]
     changed = torch.where(kind < 0.25, grown, torch.where(kind > 0.75, shrunk, changed))
     visible = _unless_empty(visible, changed, draw[:, 1] < _JITTERED)
     centres = (torch.arange(size) * 2 + 1) / size - 1
     angle = draw[:, 2, None, None] * (2 * torch.pi)
+    # A straight occluder from any side, whose edge lies a tenth before the frame's middle to three tenths beyond it.
     edge = torch.rand(count, 1, 1, generator=generator) * 0.8 - 0.2
     kept = angle.cos() * centres + angle.sin() * centres[:, None] < edge
     return _unless_empty(visible, visible * kept, draw[:, 3] < _ERASED)
