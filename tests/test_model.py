@@ -28,7 +28,7 @@ def test_the_model_carries_what_a_checkpoint_needs(tiny_config: Make) -> None:
     assert model.config.system == "pgexp"
     assert type(model.config.method).__name__ == "PGExpConfig"
     assert (model.class_names, model.category_ids) == (["a", "b"], [7, 3])
-    assert model.branch.has_visible
+    assert hasattr(model.branch, "visible_head")
     unnamed = build("mask_rcnn", 3, config=tiny_config())
     assert (unnamed.class_names, unnamed.category_ids) == (["class 1", "class 2", "class 3"], [1, 2, 3])
 

@@ -32,7 +32,6 @@ class AISFormerLike(Branch):
     """One attention from two queries (amodal, visible) to the cells, one feed-forward layer; masks know no class."""
 
     settings = AISFormerConfig
-    has_visible = True
 
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None) -> None:
         super().__init__(config, num_classes, prior)

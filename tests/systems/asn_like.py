@@ -90,7 +90,6 @@ class ASNLike(Branch):
     title = "ASN, as a toy"
     settings = ASNConfig
     box_head = TwoStreams
-    has_visible = True
 
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None) -> None:
         super().__init__(config, num_classes, prior)

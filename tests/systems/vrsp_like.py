@@ -158,7 +158,6 @@ class VRSPLike(Branch):
     """Coarse masks, then the amodal one again from what is visible and from shapes that look like it."""
 
     settings = VRSPConfig
-    has_visible = True
 
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None) -> None:
         super().__init__(config, num_classes, prior)

@@ -15,8 +15,6 @@ from amodal.structures import BranchOutput, LossTerm, RoIs
 class MaskRCNN(Branch):
     """One amodal mask head; no visible mask."""
 
-    has_visible = False
-
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
         super().__init__()
         self.soft_targets = config.mask_head.soft_targets

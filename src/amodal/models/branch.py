@@ -112,7 +112,6 @@ class Branch(nn.Module, ABC):
     so threads may share one.
 
     Class attributes:
-        has_visible: whether the system predicts visible masks.
         detects: which boxes RPN and box head look for; ``rois.boxes`` are such boxes.
         title, settings, box_head: of a system that stands in no table, see :func:`amodal.systems.find`.
 
@@ -120,7 +119,6 @@ class Branch(nn.Module, ABC):
         prior: what the system knows before training; None where it uses none.
     """
 
-    has_visible: bool = False
     detects: Literal["amodal", "visible"] = "amodal"
     if TYPE_CHECKING:
         title: ClassVar[str]

@@ -56,8 +56,6 @@ class PGExp(Branch):
         amodal_head: the rest of the AM head, equal in all sets.
     """
 
-    has_visible = True
-
     def __init__(self, config: ModelConfig, num_classes: int, prior: AnyPrior | None = None) -> None:
         super().__init__(prior=prior)
         method = config.method if isinstance(config.method, PGExpConfig) else PGExpConfig()
