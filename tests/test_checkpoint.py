@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from amodal.checkpoint import save_model
+import amodal
+from amodal.checkpoint import check_folder, save_model
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig
 from amodal.errors import AmodalError, ConfigError, WeightsError
 from amodal.model import build, load_model
+from amodal.train.init import start_from
 
 NAMES = ["cup", "fish"]
 
@@ -239,3 +241,21 @@ def test_configuration_that_is_no_text(folder: Path) -> None:
     for content in (b"\xff\xfe\x00", b"- a\n- b\n", b"[" * 5000, b"x: " + b"a" * (1 << 20), b"a: \x00"):
         (folder / "config.yaml").write_bytes(content)
         assert str(folder / "config.yaml") in refused(folder, ConfigError)
+
+
+def test_a_run_folder_is_its_best_else_its_last(tmp_path: Path) -> None:
+    for seed, name in ((1, "last"), (2, "best")):
+        save_model(build("mask_rcnn", 2, config=tiny(), seed=seed), tmp_path / "run" / name)
+        loaded = amodal.load(tmp_path / "run", "cpu").state_dict()
+        wanted = build("mask_rcnn", 2, config=tiny(), seed=seed).state_dict()
+        assert all(torch.equal(value, wanted[key]) for key, value in loaded.items()), name
+    assert check_folder(tmp_path / "run" / "last") == tmp_path / "run" / "last"
+    line = start_from(build("mask_rcnn", 2, config=tiny(), seed=3), tmp_path / "run")
+    assert f"tensors from {tmp_path / 'run' / 'best'}" in line
+
+
+def test_weights_that_ship_may_start_a_run() -> None:
+    model = amodal.load("nano-scenes-v1", "cpu")
+    fresh = build("pgexp", 8, config=model.config, class_names=model.class_names, prior=model.prior, seed=9)
+    assert start_from(fresh, "nano-scenes-v1").startswith(f"init: {len(model.state_dict())} tensors from ")
+    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in model.state_dict().items())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from amodal.cli import main
 from amodal.config import ModelConfig, TrainConfig
 from amodal.config_io import flatten, load_config, read_layers, read_yaml, setting_keys, structure, to_dict, to_yaml
 from amodal.errors import ConfigError
@@ -302,3 +303,31 @@ def test_model_config_alone() -> None:
     assert structure(ModelConfig, to_dict(config), "x") == config
     with pytest.raises(ConfigError, match=r"x: unknown key 'method\.mask'"):
         structure(ModelConfig, {"system": "pgexp", "method": {"mask": "plain"}}, "x")
+
+
+def test_configurations_that_come_with_the_package_have_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("pgexp/nano") == load_config(CONFIGS / "pgexp" / "nano.yaml")
+    (tmp_path / "mine.yaml").write_text("base: mask_rcnn/nano\nsteps: 7\n")
+    assert load_config("mine.yaml") == replace(load_config(CONFIGS / "mask_rcnn" / "nano.yaml"), steps=7)
+    (tmp_path / "mask_rcnn").mkdir()
+    (tmp_path / "mask_rcnn" / "nano").write_text("steps: 9\n")
+    assert load_config("mine.yaml").model.backbone.name == "resnet50", "a file that is there comes first"
+    with pytest.raises(ConfigError, match=r"^pgexp/nona: no such file, nor a .* package; nearest is 'pgexp/nano'$"):
+        load_config("pgexp/nona")
+    assert main(["configs"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == sorted(
+        path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")
+    )
+
+
+def test_a_wheel_carries_configurations_and_experiments() -> None:
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())
+    carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert carried.pop("configs") == "amodal/configs"
+    general = {"fig4", "fig5", "fig6", "table1", "table2"}  # the others are studies of photographs that outsiders lack
+    assert carried == {f"experiments/{name}.yaml": f"amodal/experiments/{name}.yaml" for name in general}

@@ -88,7 +88,11 @@ def load_prior(folder: str | Path, method: MethodConfig | None, device: torch.de
 
 
 def check_folder(folder: str | Path) -> Path:
-    """``folder`` as a path, refused with a :class:`WeightsError` where it can be no checkpoint."""
+    """The checkpoint folder that ``folder`` names: itself, or of a run folder its ``best/``, else its ``last/``.
+
+    Raises:
+        WeightsError: it can be no checkpoint.
+    """
     folder = Path(folder)
     if folder.suffix.lower() in PICKLES and not folder.is_dir():
         raise WeightsError(f"{folder}: pickled weights are never loaded; give a folder with {CONFIG} and {WEIGHTS}")
@@ -96,7 +100,8 @@ def check_folder(folder: str | Path) -> Path:
         raise WeightsError(f"{folder}: no such checkpoint folder")
     if not folder.is_dir():
         raise WeightsError(f"{folder}: not a folder; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-    return folder
+    of_run = [folder / name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
+    return folder if (folder / WEIGHTS).is_file() or not of_run else of_run[0]
 
 
 def read_checkpoint_config(folder: Path) -> tuple[ModelConfig, list[str], list[int]]:

@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "evaluate": "amodal.verbs.evaluate:evaluate",
     "reproduce": "amodal.verbs.reproduce:reproduce",
     "methods": "amodal.verbs.methods:methods",
+    "configs": "amodal.verbs.configs:configs",
     "info": "amodal.verbs.info:info",
 }
 """Verb, of one word or two -> ``module:function``."""
@@ -50,6 +51,7 @@ SUMMARIES: dict[str, str] = {
     "evaluate": "metrics from an annotation file and a results file",
     "reproduce": "an experiment: do the runs that are missing, then its tables and figures",
     "methods": "the systems and their papers",
+    "configs": "configurations that come with the package",
     "info": "versions, devices, free memory",
 }
 

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 from amodal.config import ModelConfig, TrainConfig
 from amodal.errors import ConfigError, nearest
+from amodal.files import shipped_files
 from amodal.settings import EXPANSION_PRIOR
 from amodal.systems import SYSTEMS, find
 
@@ -84,7 +85,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Settings of a training run.
 
     Args:
-        path: YAML file with differences from the defaults.
+        path: YAML file with differences from the defaults, or the name of one that comes with the package
+            ("mask_rcnn/nano").
         overrides: dotted key -> value (``{"optim.lr": 0.01}``); strings are read as on the command line.
 
     Returns:
@@ -104,6 +106,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 def read_layers(path: str | Path) -> dict[str, Any]:
     """The settings of a file on top of those of the file that its ``base:`` names (relative to it), and so on.
 
+    A base may also be the name of a configuration that comes with the package ("mask_rcnn/nano").
     Sections are merged key by key; lists and values replace the base's. A base leaves the system's own settings
     (``model.method``) behind where the file names another system.
 
@@ -116,7 +119,7 @@ def read_layers(path: str | Path) -> dict[str, Any]:
 def _merged(path: str | Path) -> tuple[dict[str, Any], str]:
     """The settings as :func:`read_layers` gives them, and the files they come from, for messages."""
     layers: dict[Path, dict[str, Any]] = {}
-    asking, file = None, Path(path)
+    asking, file = None, find_config(str(path), Path())
     while True:
         try:
             data, base = _read_layer(file)
@@ -145,7 +148,24 @@ def _read_layer(path: Path) -> tuple[dict[str, Any], Path | None]:
     # A path with a NUL is refused here: every call of the system would raise ValueError.
     if not isinstance(base, str) or not base or "\0" in base:
         raise ConfigError(f"{path}: base is {base!r}, must be the path of a file")
-    return data, path.parent / base
+    return data, find_config(base, path.parent)
+
+
+def find_config(name: str, folder: Path) -> Path:
+    """The configuration of that name: a file, relative to ``folder``, else one that comes with the package.
+
+    Raises:
+        ConfigError: ``name`` looks like neither a file's nor one of a configuration that comes with the package.
+    """
+    path = folder / name
+    if path.suffix or path.exists() or "\0" in name:  # What is wrong with a file is said when it is read.
+        return path
+    known = shipped_files("configs")
+    if name not in known:
+        raise ConfigError(
+            f"{name}: no such file, nor a configuration that comes with the package{nearest(name, known)}"
+        )
+    return known[name]
 
 
 def _same(one: Path, other: Path) -> bool:

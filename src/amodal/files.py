@@ -63,6 +63,19 @@ def recover(folder: str | Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
 
 
+def shipped_files(kind: str) -> dict[str, Path]:
+    """The YAML files that come with the project, by name ("mask_rcnn/nano"): in the package as it was installed, or in the
+    checkout that it lies in.
+
+    Args:
+        kind: "configs" or "experiments".
+    """
+    package = Path(__file__).parent
+    folders = [folder for folder in (package / kind, package.parents[1] / kind) if folder.is_dir()]
+    paths = [path for folder in folders[:1] for path in folder.rglob("*.yaml")]
+    return dict(sorted((path.relative_to(folders[0]).with_suffix("").as_posix(), path) for path in paths))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` beside ``path``, on disk, then puts it in its place; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)

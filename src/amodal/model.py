@@ -105,8 +105,9 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Amodal
     """A trained detector in eval mode.
 
     Args:
-        source: checkpoint folder, name of weights that ship with the package ("nano-scenes-v1"), or the id of a
-            Hugging Face repository such as "me/street". A folder that exists comes first.
+        source: checkpoint folder, run folder (its ``best/``, else its ``last/``), name of weights that ship with the
+            package ("nano-scenes-v1"), or the id of a Hugging Face repository such as "me/street". A folder that exists
+            comes first.
         device: "cpu", "cuda", "cuda:1", ...; None or "auto": the first GPU, or else the CPU.
 
     Raises:
@@ -114,13 +115,22 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Amodal
         ConfigError: the device is unknown or not there, or the configuration is damaged.
     """
     chosen = pick_device(device)
+    return load_model(locate(source), chosen)
+
+
+def locate(source: str | Path) -> Path:
+    """The folder that a name stands for: one that exists, weights that ship, or a download from the hub.
+
+    Raises:
+        WeightsError: the hub has no such repository, or cannot be reached.
+    """
     path = Path(source)
     if not path.exists():
         if str(source) in shipped_names():
-            path = SHIPPED / str(source)
-        elif _is_hub_id(str(source)):
-            path = _download(str(source))
-    return load_model(path, chosen)
+            return SHIPPED / str(source)
+        if _is_hub_id(str(source)):
+            return _download(str(source))
+    return path
 
 
 def shipped_names() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from amodal.config_io import flatten, read_yaml
 from amodal.errors import ConfigError, nearest
+from amodal.files import shipped_files
 from amodal.reproduce.experiment import (
     BASELINES,
     BOOTSTRAP,
@@ -43,9 +44,7 @@ def find_experiment(name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    package = Path(__file__).parents[1]
-    folders = [package / "experiments", package.parents[1] / "experiments"]
-    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    found = shipped_files("experiments")
     if name not in found:
         raise ConfigError(f"no experiment {name!r}{nearest(name, list(found))}")
     return found[name]

@@ -13,6 +13,7 @@ from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
 from amodal.config import ModelConfig
 from amodal.errors import WeightsError
 from amodal.files import open_weights
+from amodal.model import locate
 from amodal.models.rcnn import AmodalRCNN
 from amodal.systems import find, resolve
 
@@ -42,7 +43,7 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
 
     Args:
         model: the detector to fill.
-        checkpoint: folder of a checkpoint.
+        checkpoint: folder of a checkpoint or a run, name of weights that ship, or Hugging Face id.
 
     Returns:
         One line that tells what was copied and what was not.
@@ -50,7 +51,7 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
     Raises:
         WeightsError: it is damaged, or its detector differs in more than its classes.
     """
-    folder = check_folder(checkpoint)
+    folder = check_folder(locate(checkpoint))
     config, class_names, _ = read_checkpoint_config(folder)
     classes = _Classes.of(model, class_names)
     path, state, taken = folder / WEIGHTS, model.state_dict(), _Taken()

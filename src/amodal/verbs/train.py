@@ -18,10 +18,11 @@ def train(
     amodal mask AP on --data.val) and sample pictures. Many devices: "accelerate launch -m amodal train CONFIG ...".
 
     Args:
-        config: YAML file with differences from the defaults, or from another file that it names as its base, such as
-            configs/mask_rcnn/nano.yaml.
+        config: YAML file with differences from the defaults, or from another file that it names as its base; or the
+            name of one that comes with the package, such as mask_rcnn/nano ("amodal configs" lists them).
         resume: "auto" continues RUN/last with the result of an unkilled run, or starts where there is none.
-        init: checkpoint folder whose weights start the run; classes are matched by name, new ones start afresh.
+        init: checkpoint whose weights start the run: a folder (of a run, too), "nano-scenes-v1", which ships with the
+            package, or a Hugging Face id; classes are matched by name, new ones start afresh.
         settings: any setting of the configuration, which wins over the file.
     """
     from amodal.config_io import load_config
