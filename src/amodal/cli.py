@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(verb, f"{where}{error.strerror or error}", _USAGE_EXIT)
-    except KeyboardInterrupt:
-        return _fail(verb, "interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _fail(verb, str(error) or "interrupted", getattr(error, "code", 130))
     except Exception as error:
         kind = type(error).__name__
         return _fail(verb, f"unexpected {kind}: {error} (set AMODAL_DEBUG=1 for the traceback)", 1)

@@ -61,3 +61,8 @@ def nearest(name: str, names: Iterable[str], *, listed: int = 20) -> str:
     if close:
         return f"; nearest is {close[0]!r}"
     return f"; known: {', '.join(sorted(known))}" if 0 < len(known) <= listed else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 picture``, ``2 pictures``, ``no pictures``."""
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"

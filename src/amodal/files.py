@@ -64,8 +64,9 @@ def recover(folder: str | Path) -> None:
 
 
 def shipped_files(kind: str) -> dict[str, Path]:
-    """The YAML files that come with the project, by name ("mask_rcnn/nano"): in the package as it was installed, or in the
-    checkout that it lies in.
+    """The YAML files that come with the project, by name ("mask_rcnn/nano").
+
+    They lie in the package as it was installed, or in the checkout that it is in.
 
     Args:
         kind: "configs" or "experiments".

@@ -58,7 +58,7 @@ def test_table1_on_drawn_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert _logs(out) == before
     assert sorted(path.name for path in (out / "runs").glob("*.json")) == runs
     assert main(words) == 0
-    assert "2 runs were there and are not repeated" in capsys.readouterr().out
+    assert "2 runs found and not repeated" in capsys.readouterr().out
 
     assert main([*words, "--rows", "s1", "--optim.lr", "0.001"]) == 0
     more = set(_logs(out)) - set(before)
@@ -102,5 +102,5 @@ def test_mistakes_are_one_line(
 
 def test_kept_runs_are_found_without_their_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "pgexp", "--out", str(tmp_path), "--rows", "s1", "s6"]) == 0
-    assert "6 runs were there and are not repeated" in capsys.readouterr().out
+    assert "6 runs found and not repeated" in capsys.readouterr().out
     assert "| #6 PGExp - #1 | **+0.4**" in (tmp_path / "pgexp.md").read_text()

@@ -118,7 +118,7 @@ def _write(study: Study, members: Sequence[Member], asked: Asked) -> None:
     write_text(out / f"{experiment.name}.csv", table_csv(entries, splits, experiment.columns))
     print(text)
     if study.repeated:
-        print(f"{study.repeated} runs were there and are not repeated")
+        print(f"{counted(study.repeated, 'run')} found and not repeated")
     if experiment.vary:
         for path in line_figure(experiment, sources, entries, out):
             print(f"figure: {path}")

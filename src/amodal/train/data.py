@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,3 +118,5 @@ def _usable(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def _one_thread(_: int) -> None:
     # Workers share the cores with the training process.
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group; the training process ends its step, saves, and then ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,12 +29,17 @@ from amodal.train.freeze import freeze
 from amodal.train.init import start_from
 from amodal.train.log import CsvLog
 from amodal.train.prior import run_prior
+from amodal.train.signals import Signals, Stopped
 from amodal.train.state import RunState, read_state, restore, save_state
+from amodal.train.told import closing, expected, opening, stopped
 from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
     from amodal.models.branch import Prior
+
+
+_TIMED = 5  # steps after which the time left is told
 
 
 @dataclass
@@ -92,11 +100,17 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state)
-    _loop(run)
+    if accelerator.is_main_process:
+        print(opening(config, model, accelerator.device, len(images), 0 if val is None else len(val), state.step))
+    # Several processes would have to agree on the step to stop after; they are killed and resumed.
+    with Signals() if accelerator.num_processes == 1 else contextlib.nullcontext(Signals()) as signals:
+        _loop(run, signals)
     accelerator.end_training()
+    if accelerator.is_main_process:
+        print(closing(config, run.metrics))
 
 
-def _loop(run: _Run) -> None:
+def _loop(run: _Run, signals: Signals) -> None:
     config, accelerator, start = run.config, run.accelerator, run.state.step
     if accelerator.is_main_process:
         log, evals = CsvLog(run.out / "log.csv", start), CsvLog(run.out / "eval.csv", start)
@@ -108,14 +122,18 @@ def _loop(run: _Run) -> None:
     )  # fmt: skip
     run.prepared.train()
     spent: list[float] = []
+    quickest = math.inf
     with bar:
         for step in range(start, config.steps):
             rate = learning_rate(step, config.optim, config.steps)
             clock = time.perf_counter()
             result = _step(run, [next(loader) for _ in range(config.accumulate)], step, rate)
             spent.append(time.perf_counter() - clock)
+            quickest = min(quickest, spent[-1])
             done = run.state.step = step + 1
             bar.update()
+            if done == start + _TIMED and accelerator.is_main_process:
+                tqdm.write(expected(quickest, config.steps - done), file=sys.stderr)
             if accelerator.is_main_process and (done % config.log_every == 0 or done == config.steps):
                 bar.set_postfix(loss=f"{result.loss:.3f}", lr=f"{rate:.2g}")
                 row = {"lr": rate, "loss": result.loss, **result.losses, "grad_norm": result.grad_norm}
@@ -128,8 +146,10 @@ def _loop(run: _Run) -> None:
                     evals.write(done, values)
                     numbers = {name: value for name, value in values.items() if value is not None}
                     accelerator.log({f"val/{name}": value for name, value in numbers.items()}, step=done)
-            if done == config.steps or done % config.save_every == 0:
+            if done == config.steps or done % config.save_every == 0 or signals.caught is not None:
                 _save_last(run)
+            if signals.caught is not None and done < config.steps:
+                raise Stopped(stopped(config, done), signals.caught)
 
 
 def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult:

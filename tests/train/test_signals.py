@@ -1,0 +1,89 @@
+"""A run that is told to stop saves what it has, says how to go on, and ends as if it had not been stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from amodal.config import DataConfig, TrainConfig
+from amodal.errors import counted
+from amodal.train.signals import Signals
+from amodal.train.told import closing, expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        assert signals.caught is None
+        os.kill(os.getpid(), number)
+        assert signals.caught == number
+        assert signal.getsignal(number) is before  # a second one is obeyed
+    assert signal.getsignal(number) is before
+
+
+def test_other_threads_have_no_handlers() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    found: list[object] = []
+
+    def work() -> None:
+        with Signals() as signals:
+            found.append(signals.caught)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [None]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_end(
+    number: signal.Signals, code: int, settings: Path, tmp_path: Path
+) -> None:
+    def command(out: str) -> list[str]:
+        words = ["train", str(settings), "--out", str(tmp_path / out), "--steps", "40", "--save_every", "1000"]
+        return [sys.executable, "-m", "amodal", *words, "--eval_every", "0", "--log_every", "1", "--resume", "auto"]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command("stopped"), env=environment, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "stopped" / "log.csv"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (not log.is_file() or len(log.read_text().splitlines()) < 3):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "stopped after step" in error.splitlines()[-1]
+    assert "--resume auto goes on" in error.splitlines()[-1]
+    assert (tmp_path / "stopped" / "last" / "state.json").is_file()
+    for out in ("stopped", "whole"):
+        done = subprocess.run(command(out), env=environment, capture_output=True, text=True, check=True)
+        assert f"run folder: {tmp_path / out}" in done.stdout
+        assert ("goes on from step" in done.stdout) == (out == "stopped")
+        assert "expected: " in done.stderr
+        assert f"amodal predict {tmp_path / out / 'best'} PICTURES" in done.stdout
+    one, two = (load_file(tmp_path / out / "last" / "model.safetensors") for out in ("stopped", "whole"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_what_is_told_by_hand() -> None:
+    assert [counted(count, "picture") for count in (0, 1, 2)] == ["no pictures", "1 picture", "2 pictures"]
+    assert expected(0.5, 100) == "expected: 50 s (0.50 s a step), evaluations not counted"
+    assert expected(0.5, 1000) == "expected: 8 minutes (0.50 s a step), evaluations not counted"
+    assert expected(2.0, 3600) == "expected: 2.0 hours (2.00 s a step), evaluations not counted"
+    config = TrainConfig(out="runs/my run", data=DataConfig(val="v.json", val_images="images"))
+    told = closing(config, {"mask": {"AP": 12.34}}).splitlines()
+    assert told[0] == "done: mask AP 12.3; checkpoint: runs/my run/best"
+    assert told[2] == "  amodal test 'runs/my run/best' v.json images --out 'runs/my run/test'"
+    assert closing(config, {"mask": {"AP": None}}).startswith("done: AP undefined")
+    assert "amodal test" not in closing(TrainConfig(out="r"), None)
