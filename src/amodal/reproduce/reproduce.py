@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from amodal.errors import counted
 from amodal.files import write_json, write_text
 from amodal.reproduce.experiment import Experiment
 from amodal.reproduce.figures import line_figure
