@@ -109,3 +109,17 @@ def test_killed_before_every_system_call(tmp_path: Path, swap: str, monkeypatch:
     assert outcomes == sorted(outcomes), "once new, it must stay new"
     assert outcomes[-1] == ("two", "two")
     assert deadline > 8
+
+
+def test_names_that_fit_stay_and_long_ones_get_a_checksum(tmp_path: Path) -> None:
+    assert atomic.fitting_name("a", ".png", "x/a.jpg") == "a.png"
+    assert atomic.fitting_name("k" * 251, ".png", "x") == "k" * 251 + ".png"
+    marks = {atomic.fitting_name("a", ".png", source, shared=True) for source in ("x/a.jpg", "y/a.jpg")}
+    assert len(marks) == 2
+    assert all(len(mark) == len("a-01234567.png") for mark in marks)
+    for stem in ("k" * 252, "\u00e9" * 200, "\U0001f600" * 70, os.fsdecode(b"\xff" * 260)):
+        first, second = (atomic.fitting_name(stem, "_7.png", source) for source in ("one", "two"))
+        assert first != second
+        for name in (first, second):
+            assert len(os.fsencode(name)) <= 255
+            (tmp_path / name).touch()

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 """Endings of files that are pickles, and never loaded."""
+
+NAME_BYTES = 255
+"""Longest file name of the usual file systems."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -87,6 +91,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             file.write(("[\n" if position == 0 else ",\n") + json.dumps(row))
         file.write("\n]\n" if rows else "[]\n")
     beside.replace(path)
+
+
+def fitting_name(stem: str, ending: str, source: str | Path, *, shared: bool = False) -> str:
+    """File name ``stem + ending`` of what is made from ``source``, at most :data:`NAME_BYTES` bytes long.
+
+    A name that is too long, or ``shared`` with another source, gets a checksum of ``source`` before its ending; a long
+    one loses the end of its stem.
+    """
+    room = NAME_BYTES - len(os.fsencode(ending))
+    whole = os.fsencode(stem)
+    if len(whole) > room or shared:
+        mark = f"-{zlib.crc32(os.fsencode(source)):08x}"
+        # Cut between characters: half a character is no name on some file systems.
+        stem = whole[: room - len(mark)].decode(sys.getfilesystemencoding(), "ignore") + mark
+    return stem + ending
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:

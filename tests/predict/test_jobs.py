@@ -282,3 +282,43 @@ def test_devices() -> None:
     for wrong in ("cdua", "cuda:99", "xla"):
         with pytest.raises(ConfigError, match="this machine has cpu"):
             pick_device(wrong)
+
+
+@pytest.mark.parametrize("what", ["draw", "to_coco"])
+def test_a_fault_of_one_picture_ends_no_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    real = getattr(Prediction, what)
+
+    def fails(self: Prediction, *given: object, **more: object) -> object:
+        if self.image[0, 0, 0] == 30:
+            raise ValueError("x1 must be\ngreater")
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(Prediction, what, fails)
+    outcome, _ = run(folder, tmp_path / "out")
+    bad = outcome.images[1]
+    if what == "draw":
+        assert bad["overlay_error"] == "ValueError: x1 must be greater"
+        assert [image["id"] for image in outcome.undrawn] == [2]
+        assert [result["image_id"] for result in outcome.results] == [1, 2, 4, 5]
+    else:
+        assert bad["error"] == "cannot be encoded: ValueError: x1 must be greater"
+        assert [image["id"] for image in outcome.failed] == [2, 3]
+    monkeypatch.setattr(Prediction, what, real)
+    mended, model = run(folder, tmp_path / "out")
+    assert len(model.batches) == 1, "the faulty picture alone is tried again"
+    assert not mended.undrawn
+    assert [image["id"] for image in mended.failed] == [3]
+
+
+def test_names_near_the_limit_of_the_file_system(tmp_path: Path) -> None:
+    images, name = tmp_path / "images", "k" * 245 + ".png"
+    (images / "x").mkdir(parents=True)
+    for number, path in enumerate((images / name, images / "x" / name, images / "z.png")):
+        picture(path, 20 + 10 * number)
+    outcome, _ = run(images, tmp_path / "out")
+    assert not outcome.undrawn
+    drawn = [path.name for path in (tmp_path / "out" / "overlays").iterdir()]
+    assert len(drawn) == 3
+    assert "z.png" in drawn

@@ -199,3 +199,19 @@ def test_windows_stay_in_the_image() -> None:
     assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 100, 0, 200)
     rows, columns = window_around(np.array([[0.0, 0.0, 1.0, 1.0]]), 8, 8)
     assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 8, 0, 8)
+
+
+def test_an_image_that_cannot_be_shown_costs_its_place_alone(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    truth, results = make(images)
+    (images / "a&b 1.png").write_bytes(b"no picture")
+    evaluation = prepare(truth, results)
+    metrics = evaluation.metrics(per_class=True)
+    text = write_report(tmp_path, evaluation, images, metrics=metrics, title="t", facts={}).read_text()
+    Checker().feed(text)
+    assert text.count('<article class="scene">') == 3
+    assert text.count("not shown") >= 1
+    assert "Images that could not be shown</dt><dd>1: a&amp;b 1.png: " in text
+    whole = write_report(tmp_path, prepare(truth, results[:0]), images, metrics=metrics, title="t\ud800", facts={})
+    assert "t\\ud800" in whole.read_text()

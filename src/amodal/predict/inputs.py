@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from amodal.data.images import EXTENSIONS
 from amodal.errors import DataError
+from amodal.files import fitting_name
 from amodal.predict.jobs import Item
 
 
@@ -20,7 +20,8 @@ def gather(inputs: Sequence[Path], out: Path, overlays: bool) -> list[Item]:
         inputs: files, taken whatever their names end in, and folders, of which every file with a picture's ending is
             taken; hidden files and what lies in ``out`` are left out. A file named twice is taken once.
         out: folder of the results.
-        overlays: whether pictures are to be drawn: ``NAME.png``, plus a checksum of the path where names clash.
+        overlays: whether pictures are to be drawn: ``NAME.png``, plus a checksum of the path where names clash
+            or are too long for a file.
 
     Raises:
         DataError: an input is not there, or a folder holds no pictures.
@@ -32,7 +33,9 @@ def gather(inputs: Sequence[Path], out: Path, overlays: bool) -> list[Item]:
             image_id=number,
             path=path,
             file_name=path.as_posix(),
-            overlay=_overlay(path, stems[path.stem.casefold()] > 1) if overlays else None,
+            overlay=fitting_name(path.stem, ".png", path.as_posix(), shared=stems[path.stem.casefold()] > 1)
+            if overlays
+            else None,
         )
         for number, path in enumerate(paths, start=1)
     ]
@@ -59,7 +62,3 @@ def _nearest(path: Path) -> str:
     there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)
     return f"; the nearest name there is {close[0]!r}" if close else ""
-
-
-def _overlay(path: Path, shared: bool) -> str:
-    return f"{path.stem}-{zlib.crc32(path.as_posix().encode()):08x}.png" if shared else f"{path.stem}.png"

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from amodal.data.images import read_image
-from amodal.errors import DataError
+from amodal.errors import DataError, one_line
 from amodal.files import write_rows
 from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
@@ -58,7 +58,8 @@ class Outcome:
 
     Attributes:
         results: results of all images, in the results format with ``file_name`` added.
-        images: ``{"id", "file_name", "height", "width", "objects"}`` or ``{"id", "file_name", "error"}`` of each image.
+        images: ``{"id", "file_name", "height", "width", "objects"}`` of each image, with ``"overlay_error"`` where its
+            picture could not be drawn; ``{"id", "file_name", "error"}`` of one without results.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -66,8 +67,13 @@ class Outcome:
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """Images that could not be read."""
+        """Images without results: they could not be read, or what was found could not be encoded."""
         return [image for image in self.images if "error" in image]
+
+    @property
+    def undrawn(self) -> list[dict[str, Any]]:
+        """Images whose results are there, and whose picture is not."""
+        return [image for image in self.images if "overlay_error" in image]
 
 
 def run(
@@ -154,13 +160,13 @@ def _entries(parts: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finished(parts: Path, items: Sequence[Item]) -> set[int]:
-    """Ids of images that are done and whose files have not changed since; unreadable ones are tried again."""
+    """Ids of images that are done and whose files have not changed since; ones with a fault are tried again."""
     stamps = {item.image_id: _stamp(item.path) for item in items}
     last = {entry["image"]["id"]: entry for entry in _entries(parts)}
     return {
         number
         for number, entry in last.items()
-        if "error" not in entry["image"] and entry["stamp"] == stamps.get(number)
+        if not {"error", "overlay_error"} & entry["image"].keys() and entry["stamp"] == stamps.get(number)
     }
 
 
@@ -201,19 +207,26 @@ class _Read:
 
 
 def _entry(read: _Read, prediction: Prediction | None, out: Path) -> dict[str, Any]:
-    """What the parts keep of one file; draws its picture."""
+    """What the parts keep of one file; draws its picture. Whatever is wrong with it ends no job: it is kept, too."""
     item = read.item
     image: dict[str, Any] = {"id": item.image_id, "file_name": item.file_name}
-    results: list[dict[str, Any]] = []
+    entry: dict[str, Any] = {"image": image, "results": [], "stamp": _stamp(item.path)}
     if prediction is None:
         image["error"] = read.error
-    else:
-        height, width = prediction.image_size
-        image.update(height=height, width=width, objects=len(prediction))
-        results = [{**result, "file_name": item.file_name} for result in prediction.to_coco(item.image_id)]
-        if item.overlay is not None:
+        return entry
+    try:
+        entry["results"] = [{**result, "file_name": item.file_name} for result in prediction.to_coco(item.image_id)]
+    except Exception as fault:
+        image["error"] = f"cannot be encoded: {one_line(fault)}"
+        return entry
+    height, width = prediction.image_size
+    image.update(height=height, width=width, objects=len(prediction))
+    if item.overlay is not None:
+        try:
             prediction.draw(out / "overlays" / item.overlay)
-    return {"image": image, "results": results, "stamp": _stamp(item.path)}
+        except Exception as fault:
+            image["overlay_error"] = one_line(fault)
+    return entry
 
 
 def _write_part(parts: Path, entries: Sequence[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from amodal.data import rle
 from amodal.data.images import read_image
+from amodal.errors import one_line
 from amodal.evaluation.matches import Match
 from amodal.viz.instances import draw_instances
 
@@ -53,12 +54,22 @@ class Painter:
     Args:
         evaluation: truth and detections.
         images: folder that the truth's file names are relative to.
+
+    Attributes:
+        failed: file name -> reason of the images that could not be shown so far.
     """
 
     def __init__(self, evaluation: Evaluation, images: Path) -> None:
         self.truth = evaluation.annotations
         self.found = evaluation.detections
         self.images = images
+        self.failed: dict[str, str] = {}
+
+    def note(self, index: int, fault: Exception) -> str:
+        """Keeps why image number ``index`` cannot be shown, as a report without it is still a report; the reason."""
+        name = self.truth.file_names[index]
+        self.failed[name] = one_line(fault)
+        return self.failed[name]
 
     def scene(self, index: int) -> tuple[str, str, str]:
         """Data URIs of image number ``index``: as it is, with the detections, with the truth."""

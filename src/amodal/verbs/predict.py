@@ -20,7 +20,8 @@ def predict(
     segmentation, and where the system has them visible_mask, visible_bbox), OUT/images.json (id, file_name, height,
     width and number of objects of every image; ids count from 1) and OUT/overlays/NAME.png. A run that was killed goes
     on where it stopped when the same command is given again. Several processes share the images: "accelerate launch -m
-    amodal predict ...". Images that cannot be read are listed at the end; the exit code is 2 if none could.
+    amodal predict ...". Images that cannot be read or drawn are listed at the end; the exit code is 2 if none could be
+    read. A name that is too long for a file is cut, with a checksum.
 
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
@@ -31,7 +32,7 @@ def predict(
         batch: images of equal size that go through the network together.
         no_overlays: draw no pictures.
     """
-    from amodal.errors import ConfigError, DataError
+    from amodal.errors import ConfigError, DataError, name_all
     from amodal.files import write_rows
     from amodal.model import load
     from amodal.pictures import check_threshold
@@ -53,6 +54,8 @@ def predict(
     jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    if outcome.undrawn:
+        print(name_all("could not be drawn", [(i["file_name"], i["overlay_error"]) for i in outcome.undrawn]))
     if outcome.failed:
         print(f"{len(outcome.failed)} images could not be read:")
         for image in outcome.failed:

@@ -16,6 +16,8 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     """Pictures of the annotated instances: visible parts filled, occluded parts hatched, amodal boxes.
 
     Writes OUT/ID_NAME.png for the first images of the file that hold an instance, ID being the image id.
+    A name that is too long for a file is cut, with a checksum. Images that cannot be read or drawn are listed at the
+    end; the exit code is 2 if none could.
 
     Args:
         ann: annotation file (JSON) in any known schema.
@@ -29,18 +31,29 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     from tqdm import tqdm
 
     from amodal.datasets import load
-    from amodal.errors import ConfigError
+    from amodal.errors import ConfigError, DataError, name_all, one_line
+    from amodal.files import fitting_name
 
     if limit < 0:
         raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
     data = load(ann, images, schema)
     annotations = data.annotations
     indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
+    chosen = indices[:limit] if limit else indices
     out.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(indices[:limit] if limit else indices, desc="pictures", unit="image", disable=None):
-        stem = Path(annotations.file_names[index]).stem
-        Image.fromarray(_picture(data, index)).save(out / f"{annotations.image_ids[index]}_{stem}.png")
-    print(f"{min(limit, len(indices)) if limit else len(indices)} pictures: {out}")
+    faults: list[tuple[str, str]] = []
+    for index in tqdm(chosen, desc="pictures", unit="image", disable=None):
+        name = annotations.file_names[index]
+        try:
+            picture = Image.fromarray(_picture(data, index))
+            picture.save(out / fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", ".png", name))
+        except Exception as fault:  # Of this picture, and no reason to draw no other one.
+            faults.append((f"image {annotations.image_ids[index]}", one_line(fault)))
+    if faults and len(faults) == len(chosen):
+        raise DataError(f"none of the {len(chosen)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+    print(f"{len(chosen) - len(faults)} pictures: {out}")
+    if faults:
+        print(name_all("could not be drawn", faults))
 
 
 def _picture(data: AmodalDataset, index: int) -> NDArray[np.uint8]:

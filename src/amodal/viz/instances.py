@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from amodal.viz.labels import place
+from amodal.viz.labels import drawable, place
 
 Pixels = npt.NDArray[np.uint8]
 Canvas = npt.NDArray[np.float32]
@@ -97,7 +97,8 @@ def draw_instances(
         for row in order:
             _draw_box(pen, corners[row], palette[row], unit)
     if labels:
-        texts = [name if scores is None else f"{name} {scores[i]:.2f}" for i, name in enumerate(names)]
+        words = [drawable(name) for name in names]
+        texts = [word if scores is None else f"{word} {scores[i]:.2f}" for i, word in enumerate(words)]
         _draw_labels(pen, picture.size, corners, texts, palette, unit)
     return np.asarray(picture)
 
@@ -183,7 +184,8 @@ def _blend(part: Canvas, ink: npt.NDArray[np.float32], share: Canvas) -> None:
 def _draw_box(pen: ImageDraw.ImageDraw, corners: npt.NDArray[np.float64], color: Color, unit: float) -> None:
     x0, y0, x1, y1 = (float(value) for value in corners)
     if x1 > x0 and y1 > y0:
-        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(*color, 190), width=max(1, round(unit)))
+        # A box clipped at the border may be thinner than a pixel; its line is one pixel then.
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=(*color, 190), width=max(1, round(unit)))
 
 
 @lru_cache(maxsize=32)
