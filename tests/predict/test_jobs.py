@@ -69,7 +69,7 @@ def picture(path: Path, value: int, size: tuple[int, int] = (16, 12)) -> None:
 def run(folder: Path, out: Path, **more: object) -> tuple[jobs.Outcome, Standin]:
     out.mkdir(exist_ok=True)
     model = Standin()
-    outcome = jobs.run(model, gather([folder], out, overlays=True), out, **{"threshold": 0.5, **more})
+    outcome = jobs.run(model, gather([folder], out, overlays=True).items, out, **{"threshold": 0.5, **more})
     assert outcome is not None
     return outcome, model
 
@@ -139,7 +139,7 @@ def test_parts_of_another_job_are_not_used(folder: Path, tmp_path: Path, change:
         model.weight.data += 1
     if change == "inputs":
         picture(folder / "00.png", 90)
-    jobs.run(model, gather([folder], out, overlays=True), out, threshold=threshold)
+    jobs.run(model, gather([folder], out, overlays=True).items, out, threshold=threshold)
     assert sum(model.batches) == (5 if change == "inputs" else 4)
 
 
@@ -175,7 +175,7 @@ def test_two_processes_share_the_images(folder: Path, tmp_path: Path, monkeypatc
     alone, _ = run(folder, tmp_path / "alone")
     out = tmp_path / "out"
     out.mkdir()
-    items = gather([folder], out, overlays=True)
+    items = gather([folder], out, overlays=True).items
     models = [Standin(), Standin()]
 
     class Main(Rank):
@@ -198,37 +198,6 @@ def test_written_lists_are_json(tmp_path: Path) -> None:
         jobs.write_rows(tmp_path / "list.json", rows)
         assert json.loads((tmp_path / "list.json").read_text(encoding="utf-8")) == rows
     assert [path.name for path in tmp_path.iterdir()] == ["list.json"]
-
-
-def test_gather_files_folders_duplicates_and_own_output(folder: Path, tmp_path: Path) -> None:
-    out = folder / "out"
-    (out / "overlays").mkdir(parents=True)
-    picture(out / "overlays" / "0.png", 1)
-    (folder / ".hidden").mkdir()
-    picture(folder / ".hidden" / "x.png", 1)
-    (folder / "deep").mkdir()
-    picture(folder / "deep" / "0.JPG", 1)
-    (folder / "notes.txt").write_text("no picture")
-    odd = tmp_path / "odd.bin"
-    picture(tmp_path / "odd.png", 1)
-    (tmp_path / "odd.png").rename(odd)
-    items = gather([odd, folder, folder / "0.png"], out, overlays=True)
-    names = [Path(item.file_name).relative_to(tmp_path).as_posix() for item in items]
-    assert names == ["odd.bin", *(f"images/{n}.png" for n in range(5)), "images/deep/0.JPG"]
-    assert [item.image_id for item in items] == list(range(1, 8))
-    overlays = [item.overlay for item in items]
-    assert len(set(overlays)) == 7
-    assert overlays[2] == "1.png"
-    assert overlays[1].startswith("0-")
-    assert all(item.overlay is None for item in gather([folder], out, overlays=False))
-
-
-def test_gather_names_what_is_missing(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"imagse: no such file or folder; the nearest name there is 'images'"):
-        gather([tmp_path / "imagse"], tmp_path / "out", overlays=False)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
-        gather([tmp_path / "empty"], tmp_path / "out", overlays=False)
 
 
 def test_threshold_reaches_below_the_head_and_touches_no_settings() -> None:

@@ -31,7 +31,15 @@ from PIL import Image, UnidentifiedImageError
 from amodal.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".apng", ".jpe", ".jfif", ".dib"
+)  # fmt: skip
+OTHER_EXTENSIONS = (
+    ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+    ".psd", ".exr", ".hdr", ".pcx", ".dds", ".fits", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+    ".raw"
+)  # fmt: skip
+"""Endings of pictures in formats that are not read."""
 MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit
 
 _ORIENTATION_TAG = 0x0112

@@ -31,6 +31,8 @@ from amodal.prediction import Prediction
 
 FLUSH_SECONDS = 10.0
 PARTS = "parts"
+OVERLAYS = "overlays"
+JOB = "job.txt"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def run(
     if team.is_main:
         _prepare(parts, _fingerprint(model, threshold, items))
         if any(item.overlay for item in items):
-            (out / "overlays").mkdir(exist_ok=True)
+            (out / OVERLAYS).mkdir(exist_ok=True)
     team.wait()
     done = _finished(parts, items)
     team.wait()  # Nobody writes a part before all have read the list of finished images.
@@ -137,7 +139,7 @@ def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item]) -> 
 
 def _prepare(parts: Path, fingerprint: str) -> None:
     """An existing folder of the same job stays, any other is replaced by an empty one."""
-    mark = parts / "job.txt"
+    mark = parts / JOB
     if mark.is_file() and mark.read_text() == fingerprint:
         return
     shutil.rmtree(parts, ignore_errors=True)
@@ -223,7 +225,7 @@ def _entry(read: _Read, prediction: Prediction | None, out: Path) -> dict[str, A
     image.update(height=height, width=width, objects=len(prediction))
     if item.overlay is not None:
         try:
-            prediction.draw(out / "overlays" / item.overlay)
+            prediction.draw(out / OVERLAYS / item.overlay)
         except Exception as fault:
             image["overlay_error"] = one_line(fault)
     return entry

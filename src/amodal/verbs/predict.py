@@ -25,8 +25,9 @@ def predict(
 
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
-        inputs: images, or folders that are searched through.
-        out: folder for the results.
+        inputs: images, or folders that are searched through, linked folders too. Left out and counted are hidden files
+            and formats that are not read.
+        out: folder for the results; the images may lie in it. What an earlier run drew into OUT/overlays is no input.
         threshold: lowest score that is kept, 0 to 1.
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
         batch: images of equal size that go through the network together.
@@ -43,7 +44,8 @@ def predict(
     check_threshold(threshold)
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
-    items = gather(inputs, out, overlays=not no_overlays)
+    gathered = gather(inputs, out, overlays=not no_overlays)
+    items = gathered.items
     team = Team(device)
     outcome = jobs.run(load(checkpoint, team.device), items, out, threshold=threshold, batch=batch, team=team)
     team.close()
@@ -54,6 +56,8 @@ def predict(
     jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    if gathered.left_out:
+        print(gathered.told())
     if outcome.undrawn:
         print(name_all("could not be drawn", [(i["file_name"], i["overlay_error"]) for i in outcome.undrawn]))
     if outcome.failed:
