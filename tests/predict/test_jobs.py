@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,3 +292,51 @@ def test_names_near_the_limit_of_the_file_system(tmp_path: Path) -> None:
     drawn = [path.name for path in (tmp_path / "out" / "overlays").iterdir()]
     assert len(drawn) == 3
     assert "z.png" in drawn
+
+
+def test_the_newest_entry_wins_whatever_the_clock_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts written while the clock stood an hour ahead, then one picture replaced and one mended."""
+    out = tmp_path / "out"
+    run(folder, out)
+    for number, part in enumerate(sorted((out / "parts").glob("*.json"))):
+        part.rename(part.with_name(f"{time.time_ns() + 3600 * 10**9 + number:020d}-1.json"))
+    picture(folder / "4.png", 100)
+    picture(folder / "2.png", 40)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    outcome, model = run(folder, out)
+    assert len(model.batches) == 2
+    assert not outcome.failed
+    assert [result["bbox"][2] for result in outcome.results] == [2, 3, 4, 5, 10]
+    picture(folder / "4.png", 90)
+    outcome, _ = run(folder, out)
+    assert outcome.results[-1]["bbox"][2] == 9, "once more: the third entry of that picture"
+
+
+def test_a_part_that_a_power_cut_left_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole, _ = run(folder, out)
+    for part in (out / "parts").glob("*.json"):
+        part.write_bytes(b"\0" * 100)
+    (out / "parts" / "notes-mine.json").write_text("no part")
+    again, model = run(folder, out)
+    assert sum(model.batches) == 4
+    assert again.results == whole.results
+
+
+def test_overlays_are_reduced_unless_asked(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    picture(images / "wide.png", 40, size=(3000, 30))
+    picture(images / "small.png", 40, size=(100, 80))
+    for size, expected in (
+        (2000, ((2000, 20), (800, 640))),
+        (0, ((3000, 30), (100, 80))),
+        (300, ((300, 3), (300, 240))),
+    ):
+        run(images, tmp_path / "out", overlay_size=size)
+        for name, wanted in zip(("wide", "small"), expected, strict=True):
+            with Image.open(tmp_path / "out" / "overlays" / f"{name}.png") as drawn:
+                assert drawn.size == wanted

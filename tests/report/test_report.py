@@ -17,7 +17,8 @@ from amodal.evaluation.levels import Curve, Level
 from amodal.evaluation.matches import Match
 from amodal.report import choose_cases, write_report
 from amodal.report.charts import bars, curves
-from amodal.report.pictures import matching_colors, shrink, window_around
+from amodal.report.pictures import matching_colors, window_around
+from amodal.viz.instances import sampled
 
 SIDE = 48
 EVIL = '<script>alert("1")</script>&'
@@ -188,7 +189,7 @@ def test_detections_get_the_colours_of_their_objects() -> None:
 def test_shrink_samples_pixel_centres() -> None:
     mask = np.zeros((1, 4, 6), bool)
     mask[:, :2, :3] = True
-    assert np.array_equal(shrink(mask, (2, 2)), [[[True, False], [False, False]]])
+    assert np.array_equal(sampled(mask, 2, 2), [[[True, False], [False, False]]])
 
 
 def test_windows_stay_in_the_image() -> None:

@@ -13,6 +13,7 @@ def predict(
     device: str = "auto",
     batch: int = 1,
     no_overlays: bool = False,
+    overlay_size: int = 2000,
 ) -> int:
     """Amodal masks for images or folders of images.
 
@@ -23,6 +24,11 @@ def predict(
     amodal predict ...". Images that cannot be read or drawn are listed at the end; the exit code is 2 if none could be
     read. A name that is too long for a file is cut, with a checksum.
 
+    A model sees a picture resized so that its shorter side has test_min_size pixels, or its longer side test_max_size
+    where that is less ("transform" in the checkpoint's config.yaml; nano-scenes-v1: 160 and 256, by default 800 and
+    3000). Masks and boxes are given in the picture's own pixels; an object of a few pixels after resizing is not found,
+    so cut large pictures into tiles.
+
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
         inputs: images, or folders that are searched through, linked folders too. Left out and counted are hidden files
@@ -32,6 +38,8 @@ def predict(
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
         batch: images of equal size that go through the network together.
         no_overlays: draw no pictures.
+        overlay_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
+            enlarged by a whole factor, towards 900 pixels; 0: every image at its own size. Results are not affected.
     """
     from amodal.errors import ConfigError, DataError, name_all
     from amodal.files import write_rows
@@ -44,10 +52,20 @@ def predict(
     check_threshold(threshold)
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
+    if overlay_size < 0:
+        raise ConfigError(f"--overlay-size is {overlay_size}, must be 0 (each image's own size) or more")
     gathered = gather(inputs, out, overlays=not no_overlays)
     items = gathered.items
     team = Team(device)
-    outcome = jobs.run(load(checkpoint, team.device), items, out, threshold=threshold, batch=batch, team=team)
+    outcome = jobs.run(
+        load(checkpoint, team.device),
+        items,
+        out,
+        threshold=threshold,
+        batch=batch,
+        team=team,
+        overlay_size=overlay_size,
+    )
     team.close()
     if outcome is None:
         return 0

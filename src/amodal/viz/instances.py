@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,32 @@ _TARGET_SIDE = 900
 _FILL, _TINT, _HATCH = 0.42, 0.16, 0.95
 
 
+class MaskSource(Protocol):
+    """N masks, bool [H, W] each: an array [N, H, W], or :class:`EachMask`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
+
+
+class EachMask:
+    """Masks that are made when they are asked for, so that those of a large picture are never there at once."""
+
+    def __init__(self, count: int, make: Callable[[int], Masks]) -> None:
+        """
+        Args:
+            count: N.
+            make: the mask, bool [H, W], of a row.
+        """
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int, /) -> Masks:
+        return self._make(row)
+
+
 def color_of(index: int) -> Color:
     """RGB colour number ``index`` of the palette, which repeats after its twelve colours."""
     return PALETTE[index % len(PALETTE)]
@@ -46,11 +73,45 @@ def auto_scale(height: int, width: int) -> int:
     return int(np.clip(round(_TARGET_SIDE / max(height, width, 1)), 1, 8))
 
 
+def drawn_size(height: int, width: int, side: int) -> tuple[int, int, int]:
+    """(height, width) that a picture is reduced to before it is drawn on, and the whole factor it is enlarged by.
+
+    Args:
+        height, width: pixels of the picture.
+        side: pixels of the longer side at most; 0: the picture's own size.
+    """
+    longest = max(height, width)
+    if not side:
+        return height, width, 1
+    if longest <= side:
+        return height, width, min(auto_scale(height, width), side // longest)
+    return max(1, round(height * side / longest)), max(1, round(width * side / longest)), 1
+
+
+def resized(image: Pixels, height: int, width: int) -> Pixels:
+    """uint8 [height, width, 3] of an image uint8 [H, W, 3]."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def sampled(masks: Masks, height: int, width: int) -> Masks:
+    """Masks bool [..., H, W] read at the pixel centres of another grid, bool [..., height, width]."""
+    if masks.shape[-2:] == (height, width):
+        return masks
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), masks.shape[-2:], strict=True)
+    )
+    found: Masks = masks[..., rows[:, None], columns[None]]
+    return found
+
+
 def draw_instances(
     image: Pixels,
     boxes: npt.NDArray[np.floating],
-    amodal_masks: Masks,
-    visible_masks: Masks | None,
+    amodal_masks: MaskSource,
+    visible_masks: MaskSource | None,
     names: Sequence[str],
     scores: Sequence[float] | npt.NDArray[np.floating] | None = None,
     *,
@@ -68,8 +129,8 @@ def draw_instances(
     Args:
         image: uint8 [H, W, 3] RGB; not changed.
         boxes: [N, 4] amodal boxes, xyxy in pixels of ``image``.
-        amodal_masks: bool [N, H, W].
-        visible_masks: bool [N, H, W], or None for a system that has none.
+        amodal_masks: bool [N, H, W], or masks that are made one by one.
+        visible_masks: the same, or None for a system that has none.
         names: N class names.
         scores: N scores for the labels, or None for none (ground truth).
         scale: whole factor by which the picture is enlarged; None: chosen so that hatching and text can be read.
@@ -88,8 +149,9 @@ def draw_instances(
     palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
     order = _by_area(amodal_masks)
     for row in order:
-        visible = amodal_masks[row] if visible_masks is None else visible_masks[row]
-        _draw_masks(canvas, amodal_masks[row], visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
+        whole = amodal_masks[row]
+        visible = whole if visible_masks is None else visible_masks[row]
+        _draw_masks(canvas, whole, visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture, "RGBA")
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
@@ -103,8 +165,8 @@ def draw_instances(
     return np.asarray(picture)
 
 
-def _by_area(masks: Masks) -> list[int]:
-    areas = [int(np.count_nonzero(mask)) for mask in masks]
+def _by_area(masks: MaskSource) -> list[int]:
+    areas = [int(np.count_nonzero(masks[row])) for row in range(len(masks))]
     return sorted(range(len(areas)), key=lambda row: -areas[row])
 
 
