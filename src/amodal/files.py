@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import platform
 import shutil
 import sys
 import zlib
@@ -16,13 +18,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.errors import WeightsError
+from amodal.errors import DataError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 """Endings of files that are pickles, and never loaded."""
+
+LOCK = ".lock"
+"""File by which a process holds a folder."""
 
 NAME_BYTES = 255
 """Longest file name of the usual file systems."""
@@ -91,6 +96,64 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             file.write(("[\n" if position == 0 else ",\n") + json.dumps(row))
         file.write("\n]\n" if rows else "[]\n")
     beside.replace(path)
+
+
+@contextlib.contextmanager
+def hold(folder: str | Path) -> Iterator[None]:
+    """Keeps every other process from working in ``folder`` (made where missing) until the block or this process ends.
+
+    The system frees the lock when its holder dies, however that happens. Where the file system has no locks nothing is
+    kept.
+
+    Raises:
+        DataError: another process holds the folder; names it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle):
+                holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+                raise DataError(
+                    f"{holder} is working in this folder; wait for it, or choose another --out", file=folder
+                )
+            # The holder before removes the file when it is done: a lock on what is no longer there keeps nobody out.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                os.truncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+                yield
+                path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Locks an open file for this process; False where another one has done so."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            # Far behind what is written there, as Windows keeps others from reading what is locked.
+            os.lseek(handle, 2**20, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as fault:
+        if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
 
 
 def fitting_name(stem: str, ending: str, source: str | Path, *, shared: bool = False) -> str:

@@ -70,7 +70,7 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert not (out / "parts").exists()
     printed = capsys.readouterr().out
     assert "in 3 images" in printed
-    assert "1 images could not be read" in printed
+    assert "1 picture could not be read" in printed
     assert "broken.png" in printed
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amodal.errors import printable
 from amodal.viz.instances import PALETTE, auto_scale, color_of, draw_instances
-from amodal.viz.labels import drawable, place
+from amodal.viz.labels import place
 
 GREY = 128
 
@@ -154,7 +155,7 @@ def test_boxes_thinner_than_a_pixel_are_lines(size: tuple[int, int]) -> None:
 
 
 def test_names_that_no_font_can_draw_become_escapes() -> None:
-    assert drawable("a\n\x1b[31mb\ud800 \u00e9") == "a\\n\\x1b[31mb\\ud800 \u00e9"
+    assert printable("a\n\x1b[31mb\ud800 \u00e9") == "a\\n\\x1b[31mb\\ud800 \u00e9"
     image, boxes, whole, seen = toy()
     drawn = draw_instances(image, boxes, whole, seen, ["x\n\ud800"], [0.5], scale=2)
     assert (drawn != draw_instances(image, boxes, whole, seen, ["x"], [0.5], scale=2)).any()

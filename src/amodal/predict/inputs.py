@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amodal.data.images import EXTENSIONS, OTHER_EXTENSIONS
-from amodal.errors import DataError
+from amodal.errors import DataError, printable
 from amodal.files import fitting_name
 from amodal.predict.jobs import JOB, OVERLAYS, PARTS, Item
 
@@ -33,7 +33,7 @@ class Inputs:
         """What was left out, a line a reason; empty where nothing was."""
         lines = []
         for reason, paths in self.left_out.items():
-            named = ", ".join(path.as_posix() for path in paths[:_NAMED])
+            named = ", ".join(printable(path.as_posix()) for path in paths[:_NAMED])
             more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
             lines.append(f"{len(paths)} left out, {reason}: {named}{more}")
         return "\n".join(lines)

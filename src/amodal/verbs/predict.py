@@ -79,9 +79,7 @@ def predict(
     if outcome.undrawn:
         print(name_all("could not be drawn", [(i["file_name"], i["overlay_error"]) for i in outcome.undrawn]))
     if outcome.failed:
-        print(f"{len(outcome.failed)} images could not be read:")
-        for image in outcome.failed:
-            print(f"  {image['file_name']}: {image['error']}")
+        print(name_all("could not be read", [(i["file_name"], i["error"]) for i in outcome.failed]))
     if not read:
         raise DataError(f"none of the {len(items)} images could be read")
     return 0

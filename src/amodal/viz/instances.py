@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from amodal.viz.labels import drawable, place
+from amodal.errors import printable
+from amodal.viz.labels import place
 
 Pixels = npt.NDArray[np.uint8]
 Canvas = npt.NDArray[np.float32]
@@ -159,7 +160,7 @@ def draw_instances(
         for row in order:
             _draw_box(pen, corners[row], palette[row], unit)
     if labels:
-        words = [drawable(name) for name in names]
+        words = [printable(name) for name in names]
         texts = [word if scores is None else f"{word} {scores[i]:.2f}" for i, word in enumerate(words)]
         _draw_labels(pen, picture.size, corners, texts, palette, unit)
     return np.asarray(picture)

@@ -8,12 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 
-def drawable(text: str) -> str:
-    """The text on one line, with escapes for what no font can draw (control characters, lone surrogates)."""
-    whole = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return whole.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def place(
     boxes: npt.NDArray[np.float64], sizes: Sequence[tuple[float, float]], picture: tuple[int, int]
 ) -> list[tuple[int, int]]:
