@@ -116,18 +116,28 @@ def hold(folder: str | Path) -> Iterator[None]:
         try:
             if not _lock(handle):
                 holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
-                raise DataError(
-                    f"{holder} is working in this folder; wait for it, or choose another --out", file=folder
-                )
+                reason = f"{holder} is working in this folder; wait for it, or choose another --out"
+                raise DataError(reason, file=folder)
             # The holder before removes the file when it is done: a lock on what is no longer there keeps nobody out.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            if _is_still(handle, path):
                 os.truncate(handle, 0)
                 os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
-                yield
-                path.unlink(missing_ok=True)
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # Windows removes no open file; an unlocked one does no harm.
+                        path.unlink()
                 return
         finally:
             os.close(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that lies at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int) -> bool:

@@ -47,7 +47,7 @@ def predict(
     from amodal.pictures import check_threshold
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
-    from amodal.predict.team import Team
+    from amodal.predict.team import Team, hold_as_main
 
     check_threshold(threshold)
     if batch < 1:
@@ -56,22 +56,23 @@ def predict(
         raise ConfigError(f"--overlay-size is {overlay_size}, must be 0 (each image's own size) or more")
     gathered = gather(inputs, out, overlays=not no_overlays)
     items = gathered.items
-    team = Team(device)
-    outcome = jobs.run(
-        load(checkpoint, team.device),
-        items,
-        out,
-        threshold=threshold,
-        batch=batch,
-        team=team,
-        overlay_size=overlay_size,
-    )
-    team.close()
-    if outcome is None:
-        return 0
-    write_rows(out / "predictions.json", outcome.results)
-    write_rows(out / "images.json", outcome.images)
-    jobs.clear(out)
+    with hold_as_main(out):
+        team = Team(device)
+        outcome = jobs.run(
+            load(checkpoint, team.device),
+            items,
+            out,
+            threshold=threshold,
+            batch=batch,
+            team=team,
+            overlay_size=overlay_size,
+        )
+        team.close()
+        if outcome is None:
+            return 0
+        write_rows(out / "predictions.json", outcome.results)
+        write_rows(out / "images.json", outcome.images)
+        jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
     if gathered.left_out:
