@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from amodal import files as atomic
+from amodal.errors import DataError
 
 
 def write(folder: Path, text: str) -> None:
@@ -109,3 +112,73 @@ def test_killed_before_every_system_call(tmp_path: Path, swap: str, monkeypatch:
     assert outcomes == sorted(outcomes), "once new, it must stay new"
     assert outcomes[-1] == ("two", "two")
     assert deadline > 8
+
+
+def test_names_that_fit_stay_and_long_ones_get_a_checksum(tmp_path: Path) -> None:
+    assert atomic.fitting_name("a", ".png", "x/a.jpg") == "a.png"
+    assert atomic.fitting_name("k" * 251, ".png", "x") == "k" * 251 + ".png"
+    marks = {atomic.fitting_name("a", ".png", source, shared=True) for source in ("x/a.jpg", "y/a.jpg")}
+    assert len(marks) == 2
+    assert all(len(mark) == len("a-01234567.png") for mark in marks)
+    for stem in ("k" * 252, "\u00e9" * 200, "\U0001f600" * 70, os.fsdecode(b"\xff" * 260)):
+        first, second = (atomic.fitting_name(stem, "_7.png", source) for source in ("one", "two"))
+        assert first != second
+        for name in (first, second):
+            assert len(os.fsencode(name)) <= 255
+            (tmp_path / name).touch()
+
+
+HOLDER = """
+import sys, time
+from amodal.files import hold
+with hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_its_death(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(DataError) as caught, atomic.hold(folder):
+            pass
+        assert str(caught.value).startswith(f"{folder}: process {other.pid} on ")
+        assert "\n" not in str(caught.value)
+        other.kill()
+        other.wait()
+    with atomic.hold(folder):
+        assert (folder / atomic.LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_fault_frees_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic.hold(tmp_path):
+        print(1 / 0)
+    for _ in range(2):
+        with atomic.hold(tmp_path):
+            pass
+
+
+def test_many_processes_take_turns(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from amodal.errors import DataError
+from amodal.files import hold
+done = 0
+while done < 20:
+    try:
+        with hold(sys.argv[1]):
+            path = Path(sys.argv[1]) / "count"
+            count = int(path.read_text()) if path.exists() else 0
+            time.sleep(0.001)
+            path.write_text(str(count + 1))
+            done += 1
+    except DataError:
+        time.sleep(0.001)
+"""
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "60", "two worked at once"

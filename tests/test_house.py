@@ -12,7 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version", "viz"),
+    ("errors", "terminal", "version"),
+    ("viz",),
     ("draws", "files", "frames", "settings"),
     ("structures", "systems"),
     ("data", "prediction"),

@@ -16,6 +16,7 @@ from dataclasses import fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from amodal.errors import AmodalError, nearest
+from amodal.terminal import safe_streams
 from amodal.version import __version__
 
 VERBS: dict[str, str] = {
@@ -68,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed or findings, 2 wrong input, 130 interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with safe_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else _USAGE_EXIT
@@ -82,10 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(verb, rest)
     except AmodalError as error:
         return _fail(verb, str(error), _USAGE_EXIT)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) is gone; flushing stdout again at exit would only raise the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(verb, f"{where}{error.strerror or error}", _USAGE_EXIT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -46,6 +46,30 @@ class ConfigError(AmodalError):
 
 class WeightsError(AmodalError):
     """A weight file is missing, damaged, of the wrong kind, or does not fit the model."""
+
+
+def one_line(fault: BaseException) -> str:
+    """What an exception says, on one line; its kind where it says nothing or is no fault of the input."""
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    text = " ".join(str(fault).split())
+    if isinstance(fault, AmodalError):
+        return text
+    return f"{type(fault).__name__}: {text}" if text else type(fault).__name__
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for control characters, and for lone surrogates, which no encoding has."""
+    whole = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return whole.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_all(what: str, faults: Sequence[tuple[str, str]]) -> str:
+    """``3 pictures WHAT:`` and below it each (name, reason), indented; empty without faults."""
+    if not faults:
+        return ""
+    count = f"{len(faults)} picture{'s' if len(faults) > 1 else ''}"
+    return "\n".join([f"{count} {what}:", *(f"  {printable(name)}: {printable(reason)}" for name, reason in faults)])
 
 
 def require(ok: bool, key: str, value: object, rule: str) -> None:

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.errors import WeightsError
+from amodal.errors import DataError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 """Endings of files that are pickles, and never loaded."""
+
+LOCK = ".lock"
+"""File by which a process holds a folder."""
+
+NAME_BYTES = 255
+"""Longest file name of the usual file systems."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -101,6 +110,89 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             file.write(("[\n" if position == 0 else ",\n") + json.dumps(row))
         file.write("\n]\n" if rows else "[]\n")
     beside.replace(path)
+
+
+@contextlib.contextmanager
+def hold(folder: str | Path) -> Iterator[None]:
+    """Keeps every other process from working in ``folder`` (made where missing) until the block or this process ends.
+
+    The system frees the lock when its holder dies, however that happens. Where the file system has no locks nothing is
+    kept.
+
+    Raises:
+        DataError: another process holds the folder; names it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle):
+                holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+                reason = f"{holder} is working in this folder; wait for it, or choose another --out"
+                raise DataError(reason, file=folder)
+            # The holder before removes the file when it is done: a lock on what is no longer there keeps nobody out.
+            if _is_still(handle, path):
+                os.truncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # Windows removes no open file; an unlocked one does no harm.
+                        path.unlink()
+                return
+        finally:
+            os.close(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that lies at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: int) -> bool:
+    """Locks an open file for this process; False where another one has done so."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            # Far behind what is written there, as Windows keeps others from reading what is locked.
+            os.lseek(handle, 2**20, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as fault:
+        if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
+
+
+def fitting_name(stem: str, ending: str, source: str | Path, *, shared: bool = False) -> str:
+    """File name ``stem + ending`` of what is made from ``source``, at most :data:`NAME_BYTES` bytes long.
+
+    A name that is too long, or ``shared`` with another source, gets a checksum of ``source`` before its ending; a long
+    one loses the end of its stem.
+    """
+    room = NAME_BYTES - len(os.fsencode(ending))
+    whole = os.fsencode(stem)
+    if len(whole) > room or shared:
+        mark = f"-{zlib.crc32(os.fsencode(source)):08x}"
+        # Cut between characters: half a character is no name on some file systems.
+        stem = whole[: room - len(mark)].decode(sys.getfilesystemencoding(), "ignore") + mark
+    return stem + ending
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:

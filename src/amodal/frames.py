@@ -7,6 +7,7 @@ Boxes are ``(x0, y0, x1, y1)`` in pixels with pixel edges at integers; nothing i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -79,21 +80,37 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
         bool [N, height, width]: pixel centres read the grid bilinearly, 0 outside it. Empty for a box without area.
     """
     pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    if len(masks) == 0:
-        return pasted
+    for n, (top, left, window) in enumerate(paste_windows(masks, boxes, height, width, threshold)):
+        pasted[n, top : top + window.shape[0], left : left + window.shape[1]] = window
+    return pasted
+
+
+def paste_windows(
+    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> Iterator[tuple[int, int, Tensor]]:
+    """What :func:`paste` writes, object by object, without images of zeros around it.
+
+    Args:
+        masks, boxes, height, width, threshold: as there.
+
+    Yields:
+        (top, left, bool [h, w]) of each object: the pixels of the image that its frame reaches; h = w = 0 where none.
+    """
+    nothing = torch.zeros(0, 0, dtype=torch.bool, device=masks.device)
     masks, boxes = masks.float(), boxes.to(masks.device).float()
     grid_h, grid_w = masks.shape[-2:]
     for n, (x0, y0, x1, y1) in enumerate(boxes.clamp(-_FAR, _FAR).tolist()):
         if not (x1 > x0 and y1 > y0):
+            yield 0, 0, nothing
             continue
         top, bottom = _pixel_range(y0, y1, grid_h, height)
         left, right = _pixel_range(x0, x1, grid_w, width)
         if bottom <= top or right <= left:
+            yield 0, 0, nothing
             continue
         rows = _read_weights(top, bottom, boxes[n, 1], boxes[n, 3], grid_h)
         columns = _read_weights(left, right, boxes[n, 0], boxes[n, 2], grid_w)
-        torch.ge(rows @ masks[n] @ columns.T, threshold, out=pasted[n, top:bottom, left:right])
-    return pasted
+        yield top, left, torch.ge(rows @ masks[n] @ columns.T, threshold)
 
 
 def tight_boxes(masks: Tensor, boxes: Tensor, threshold: float = 0.5) -> Tensor:

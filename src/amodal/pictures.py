@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from amodal.data.images import read_image, to_rgb
+from amodal.data.images import grey_range, read_image, to_rgb
 from amodal.errors import ConfigError, DataError
 from amodal.models.rcnn import AmodalRCNN
 from amodal.prediction import Prediction
@@ -101,7 +101,7 @@ def as_pixels(source: Source) -> Pixels:
     if isinstance(source, (str, Path)):
         return read_image(source)
     if isinstance(source, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(source))
+        return to_rgb(ImageOps.exif_transpose(source), grey_range(source))
     if not isinstance(source, np.ndarray):
         raise DataError(f"a picture is a path, a Pillow image or a uint8 array [H, W, 3], not {type(source).__name__}")
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,7 +129,7 @@ class Prediction:
         """The objects in the results format, ready for ``json.dump``.
 
         Boxes are rounded to 1/10,000 pixel; scores are the shortest decimals that give the same float32 back. Equal
-        predictions give equal files.
+        predictions give equal files. Masks are encoded one by one inside their frames, whatever the image's size.
 
         Args:
             image_id: id of the image in the annotation file.
@@ -146,17 +146,17 @@ class Prediction:
                 "bbox": _xywh(box),
                 "segmentation": rle,
             }
-            for label, score, box, rle in zip(
+            for label, score, box, (rle, _) in zip(
                 self.labels.tolist(),
                 _shortest(self.scores),
                 self.boxes.tolist(),
-                _encode(self.amodal_masks),
+                self._encode(self.amodal_probs, self.boxes),
                 strict=True,
             )
         ]
-        visible, boxes = self.visible_masks, self.visible_boxes
-        if visible is not None and boxes is not None:
-            for result, rle, box in zip(results, _encode(visible), boxes.tolist(), strict=True):
+        if self.visible_probs is not None:
+            frames = self.boxes if self.frames is None else self.frames
+            for result, (rle, box) in zip(results, self._encode(self.visible_probs, frames), strict=True):
                 result.update(visible_mask=rle, visible_bbox=_xywh(box))
         return results
 
@@ -185,30 +185,43 @@ class Prediction:
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
-    def draw(self, path: str | Path | None = None) -> Image.Image:
+    def draw(self, path: str | Path | None = None, *, size: int = 2000) -> Image.Image:
         """The image with the visible parts filled, the hidden parts hatched, amodal boxes and labels.
 
         Args:
             path: where to write it, too (the suffix names the format); None: only return it.
+            size: pixels of the longer side at most: a larger image is reduced to it, a smaller one enlarged by a whole
+                factor, towards 900 pixels, so that hatching and text can be read; 0: the image at its own size.
 
         Raises:
             DataError: the prediction carries no image.
         """
         from PIL import Image
 
-        from amodal.viz.instances import draw_instances
+        from amodal.frames import paste
+        from amodal.viz.instances import EachMask, draw_instances, drawn_size, resized
 
         if self.image is None:
             raise DataError("this prediction carries no image to draw on; set prediction.image to the RGB array first")
-        visible = self.visible_masks
+        height, width, scale = drawn_size(*self.image_size, size)
+        factor = torch.tensor([width / self.image_size[1], height / self.image_size[0]] * 2)
+
+        def each(probs: Tensor, boxes: Tensor) -> EachMask:
+            small = boxes * factor
+            return EachMask(
+                len(self), lambda row: paste(probs[row : row + 1], small[row : row + 1], height, width)[0].numpy()
+            )
+
+        frames = self.boxes if self.frames is None else self.frames
         drawn = Image.fromarray(
             draw_instances(
-                self.image,
-                self.boxes.numpy(),
-                self.amodal_masks.numpy(),
-                None if visible is None else visible.numpy(),
+                resized(self.image, height, width),
+                (self.boxes * factor).numpy(),
+                each(self.amodal_probs, self.boxes),
+                None if self.visible_probs is None else each(self.visible_probs, frames),
                 self.names,
                 self.scores.numpy(),
+                scale=scale,
             )
         )
         if path is not None:
@@ -221,6 +234,13 @@ class Prediction:
 
             self._made[name] = paste(probs, boxes, *self.image_size)
         return self._made[name]
+
+    def _encode(self, probs: Tensor, boxes: Tensor) -> Iterator[tuple[dict[str, Any], list[float]]]:
+        """RLE and tight box (xyxy, zeros for an empty mask) of each mask."""
+        from amodal.frames import paste_windows
+
+        for top, left, window in paste_windows(probs, boxes, *self.image_size):
+            yield _rle(window.numpy(), top, left, self.image_size), _tight_inside(window, top, left)
 
     def _part(self, part: str) -> Tensor:
         if part not in ("amodal", "visible", "occluded"):
@@ -270,12 +290,32 @@ def _xywh(box: list[float]) -> list[float]:
     return [round(value, 4) for value in (x0, y0, x1 - x0, y1 - y0)]
 
 
-def _encode(masks: Tensor) -> list[dict[str, Any]]:
-    """Compressed RLE of bool masks [N, H, W], counts as str. The masks are our own, so the C library may read them."""
+def _tight_inside(window: Tensor, top: int, left: int) -> list[float]:
+    """Outer pixel edges, xyxy, of a bool mask [h, w] at (top, left) of the image; zeros where it is empty."""
+    if not bool(window.any()):
+        return [0.0] * 4
+    x0, y0, x1, y1 = _tight(window[None])[0].tolist()
+    return [x0 + left, y0 + top, x1 + left, y1 + top]
+
+
+def _rle(window: npt.NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Compressed RLE, counts as str, of a mask that is False outside ``window`` [h, w] at (top, left) of the image.
+
+    The runs are our own, so the C library may read them.
+    """
     from pycocotools import mask as coco
 
-    if len(masks) == 0:
-        return []
-    columns = masks.byte().transpose(1, 2).contiguous().numpy()
-    codes = coco.encode(columns.transpose(2, 1, 0))
-    return [{"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")} for code in codes]
+    height, width = size
+    columns = np.zeros((window.shape[1], window.shape[0] + 2), np.int8)
+    columns[:, 1:-1] = window.T
+    steps = np.diff(columns, axis=1)
+    starts, ends = (
+        (left + column) * height + top + row for column, row in (np.nonzero(steps == 1), np.nonzero(steps == -1))
+    )
+    # What reaches the bottom of the image goes on at the top of the next column: one run.
+    apart = starts[1:] != ends[:-1]
+    starts, ends = (np.concatenate([starts[:1], starts[1:][apart]]), np.concatenate([ends[:-1][apart], ends[-1:]]))
+    runs = np.diff(np.stack([starts, ends], 1).ravel(), prepend=0, append=height * width).tolist()
+    runs = runs[:-1] if runs[-1] == 0 else runs
+    code = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}

@@ -185,3 +185,51 @@ def test_file_names_that_leave_the_folder(tmp_path: Path, name: str) -> None:
         safe_join(tmp_path, name, image_id=3)
     assert "image 3" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def png(rows: np.ndarray, height: int, kind: int = 0) -> bytes:
+    """A PNG of 8 bits whose header says ``height``, whatever there is of ``rows``; every chunk is sound."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", rows.shape[1], height, 8, kind, 0, 0, 0)
+    stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+NOISE = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_png_whose_stream_ends_early(tmp_path: Path, kind: int, bands: int) -> None:
+    rows = np.random.default_rng(0).integers(1, 255, (64, 64, bands), np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(rows[:20], 64, kind))
+    refused(path, "is cut inside the picture: 44 of 64 rows are missing")
+    path.write_bytes(png(rows, 64, kind))
+    assert fault_of(path) is None
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_jpeg_whose_stream_is_closed_early(tmp_path: Path, progressive: bool, share: float) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(NOISE).save(whole, "JPEG", progressive=progressive)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole.getvalue()[: int(len(whole.getvalue()) * share)] + b"\xff\xd9")
+    refused(path, "is cut inside the picture: [0-9]+ of 64 rows are missing")
+    path.write_bytes(whole.getvalue())
+    assert fault_of(path) is None
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("value", [0, 85, 128, 255])
+def test_even_pictures_are_whole(tmp_path: Path, kind: str, value: int) -> None:
+    """What a cut picture looks like is no proof that one is cut."""
+    pixels = NOISE.copy()
+    pixels[20:] = value
+    modes = {"JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA"), "TIFF": ("RGB", "L", "P", "1", "RGBA", "CMYK")}
+    for mode in modes.get(kind, ("RGB", "L", "P", "1")):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / mode, kind)
+        assert fault_of(tmp_path / mode) is None

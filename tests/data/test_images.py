@@ -1,5 +1,6 @@
 """Pictures as cameras and tools write them, compared with pixels worked out by hand."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from amodal.data.images import probe, read_image, safe_join, to_rgb
 from amodal.errors import DataError
+from amodal.pictures import as_pixels
 
 RAMP = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 13
 
@@ -164,3 +166,41 @@ def test_size_that_does_not_fit_names_both(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png: image 9: picture is 3 x 2, annotations say 2 x 3") as caught:
         read_image(path, size=(3, 2), image_id=9)
     assert caught.value.image_id == 9
+
+
+def tiff(path: Path, rows: list[list[int]], bits: int, white_is_zero: bool = False) -> Path:
+    """A grey TIFF written by hand, samples of ``bits`` bits packed behind each other."""
+    width, height = len(rows[0]), len(rows)
+    data = b"".join(
+        int("".join(f"{value:0{bits}b}" for value in row).ljust(-(-width * bits // 8) * 8, "0"), 2).to_bytes(
+            -(-width * bits // 8), "big"
+        )
+        for row in rows
+    )
+    if bits == 16:
+        data = np.array(rows, "<u2").tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, int(not white_is_zero)), (273, 122), (277, 1)]
+    tags += [(278, height), (279, len(data))]
+    head = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + head + struct.pack("<I", 0) + data)
+    return path
+
+
+def test_the_bits_of_the_header_decide_what_is_white(tmp_path: Path) -> None:
+    ramp = [0, 8, 9, 2048, 4000, 4095]
+    want = [0, 0, 1, 128, 249, 255]  # round(v * 255 / 4095)
+    path = tiff(tmp_path / "a.tif", [ramp, ramp[::-1]], 12)
+    assert read_image(path)[..., 1].tolist() == [want, want[::-1]]
+    with Image.open(path) as opened:
+        assert as_pixels(opened)[..., 0].tolist() == [want, want[::-1]]
+    assert read_image(tiff(tmp_path / "b.tif", [[0, 4095, 65535]], 16))[0, :, 0].tolist() == [0, 16, 255]
+
+
+def test_a_tiff_may_say_that_zero_is_white(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", [[0, 257, 65535]], 16, white_is_zero=True)
+    assert read_image(path)[0, :, 0].tolist() == [255, 254, 0]
+    assert read_image(tiff(tmp_path / "b.tif", [[0, 100, 255]], 8, white_is_zero=True))[0, :, 0].tolist() == [
+        255,
+        155,
+        0,
+    ]

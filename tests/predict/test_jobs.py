@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ def picture(path: Path, value: int, size: tuple[int, int] = (16, 12)) -> None:
 def run(folder: Path, out: Path, **more: object) -> tuple[jobs.Outcome, Standin]:
     out.mkdir(exist_ok=True)
     model = Standin()
-    outcome = jobs.run(model, gather([folder], out, overlays=True), out, **{"threshold": 0.5, **more})
+    outcome = jobs.run(model, gather([folder], out, overlays=True).items, out, **{"threshold": 0.5, **more})
     assert outcome is not None
     return outcome, model
 
@@ -139,7 +140,7 @@ def test_parts_of_another_job_are_not_used(folder: Path, tmp_path: Path, change:
         model.weight.data += 1
     if change == "inputs":
         picture(folder / "00.png", 90)
-    jobs.run(model, gather([folder], out, overlays=True), out, threshold=threshold)
+    jobs.run(model, gather([folder], out, overlays=True).items, out, threshold=threshold)
     assert sum(model.batches) == (5 if change == "inputs" else 4)
 
 
@@ -175,7 +176,7 @@ def test_two_processes_share_the_images(folder: Path, tmp_path: Path, monkeypatc
     alone, _ = run(folder, tmp_path / "alone")
     out = tmp_path / "out"
     out.mkdir()
-    items = gather([folder], out, overlays=True)
+    items = gather([folder], out, overlays=True).items
     models = [Standin(), Standin()]
 
     class Main(Rank):
@@ -198,39 +199,6 @@ def test_written_lists_are_json(tmp_path: Path) -> None:
         jobs.write_rows(tmp_path / "list.json", rows)
         assert json.loads((tmp_path / "list.json").read_text(encoding="utf-8")) == rows
     assert [path.name for path in tmp_path.iterdir()] == ["list.json"]
-
-
-def test_gather_files_folders_duplicates_and_own_output(folder: Path, tmp_path: Path) -> None:
-    out = folder / "out"
-    (out / "overlays").mkdir(parents=True)
-    picture(out / "overlays" / "0.png", 1)
-    (folder / ".hidden").mkdir()
-    picture(folder / ".hidden" / "x.png", 1)
-    (folder / "deep").mkdir()
-    picture(folder / "deep" / "0.JPG", 1)
-    (folder / "notes.txt").write_text("no picture")
-    odd = tmp_path / "odd.bin"
-    picture(tmp_path / "odd.png", 1)
-    (tmp_path / "odd.png").rename(odd)
-    items = gather([odd, folder, folder / "0.png"], out, overlays=True)
-    names = [Path(item.file_name).relative_to(tmp_path).as_posix() for item in items]
-    assert names == ["odd.bin", *(f"images/{n}.png" for n in range(5)), "images/deep/0.JPG"]
-    assert [item.image_id for item in items] == list(range(1, 8))
-    overlays = [item.overlay for item in items]
-    assert len(set(overlays)) == 7
-    assert overlays[2] == "1.png"
-    assert overlays[1].startswith("0-")
-    assert all(item.overlay is None for item in gather([folder], out, overlays=False))
-
-
-def test_gather_names_what_is_missing(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"imagse: no such file or folder; nearest is 'images'"):
-        gather([tmp_path / "imagse"], tmp_path / "out", overlays=False)
-    with pytest.raises(DataError, match=r"!: no such file or folder$"):
-        gather([tmp_path / "!"], tmp_path / "out", overlays=False)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
-        gather([tmp_path / "empty"], tmp_path / "out", overlays=False)
 
 
 def test_threshold_reaches_below_the_head_and_touches_no_settings() -> None:
@@ -284,3 +252,91 @@ def test_devices() -> None:
     for wrong in ("cdua", "cuda:99", "xla"):
         with pytest.raises(ConfigError, match="this machine has cpu"):
             pick_device(wrong)
+
+
+@pytest.mark.parametrize("what", ["draw", "to_coco"])
+def test_a_fault_of_one_picture_ends_no_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    real = getattr(Prediction, what)
+
+    def fails(self: Prediction, *given: object, **more: object) -> object:
+        if self.image[0, 0, 0] == 30:
+            raise ValueError("x1 must be\ngreater")
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(Prediction, what, fails)
+    outcome, _ = run(folder, tmp_path / "out")
+    bad = outcome.images[1]
+    if what == "draw":
+        assert bad["overlay_error"] == "ValueError: x1 must be greater"
+        assert [image["id"] for image in outcome.undrawn] == [2]
+        assert [result["image_id"] for result in outcome.results] == [1, 2, 4, 5]
+    else:
+        assert bad["error"] == "cannot be encoded: ValueError: x1 must be greater"
+        assert [image["id"] for image in outcome.failed] == [2, 3]
+    monkeypatch.setattr(Prediction, what, real)
+    mended, model = run(folder, tmp_path / "out")
+    assert len(model.batches) == 1, "the faulty picture alone is tried again"
+    assert not mended.undrawn
+    assert [image["id"] for image in mended.failed] == [3]
+
+
+def test_names_near_the_limit_of_the_file_system(tmp_path: Path) -> None:
+    images, name = tmp_path / "images", "k" * 245 + ".png"
+    (images / "x").mkdir(parents=True)
+    for number, path in enumerate((images / name, images / "x" / name, images / "z.png")):
+        picture(path, 20 + 10 * number)
+    outcome, _ = run(images, tmp_path / "out")
+    assert not outcome.undrawn
+    drawn = [path.name for path in (tmp_path / "out" / "overlays").iterdir()]
+    assert len(drawn) == 3
+    assert "z.png" in drawn
+
+
+def test_the_newest_entry_wins_whatever_the_clock_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts written while the clock stood an hour ahead, then one picture replaced and one mended."""
+    out = tmp_path / "out"
+    run(folder, out)
+    for number, part in enumerate(sorted((out / "parts").glob("*.json"))):
+        part.rename(part.with_name(f"{time.time_ns() + 3600 * 10**9 + number:020d}-1.json"))
+    picture(folder / "4.png", 100)
+    picture(folder / "2.png", 40)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    outcome, model = run(folder, out)
+    assert len(model.batches) == 2
+    assert not outcome.failed
+    assert [result["bbox"][2] for result in outcome.results] == [2, 3, 4, 5, 10]
+    picture(folder / "4.png", 90)
+    outcome, _ = run(folder, out)
+    assert outcome.results[-1]["bbox"][2] == 9, "once more: the third entry of that picture"
+
+
+def test_a_part_that_a_power_cut_left_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole, _ = run(folder, out)
+    for part in (out / "parts").glob("*.json"):
+        part.write_bytes(b"\0" * 100)
+    (out / "parts" / "notes-mine.json").write_text("no part")
+    again, model = run(folder, out)
+    assert sum(model.batches) == 4
+    assert again.results == whole.results
+
+
+def test_overlays_are_reduced_unless_asked(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    picture(images / "wide.png", 40, size=(3000, 30))
+    picture(images / "small.png", 40, size=(100, 80))
+    for size, expected in (
+        (2000, ((2000, 20), (800, 640))),
+        (0, ((3000, 30), (100, 80))),
+        (300, ((300, 3), (300, 240))),
+    ):
+        run(images, tmp_path / "out", overlay_size=size)
+        for name, wanted in zip(("wide", "small"), expected, strict=True):
+            with Image.open(tmp_path / "out" / "overlays" / f"{name}.png") as drawn:
+                assert drawn.size == wanted

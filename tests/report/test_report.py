@@ -17,7 +17,8 @@ from amodal.evaluation.levels import Curve, Level
 from amodal.evaluation.matches import Match
 from amodal.report import choose_cases, write_report
 from amodal.report.charts import bars, curves
-from amodal.report.pictures import matching_colors, shrink, window_around
+from amodal.report.pictures import matching_colors, window_around
+from amodal.viz.instances import sampled
 
 SIDE = 48
 EVIL = '<script>alert("1")</script>&'
@@ -188,7 +189,7 @@ def test_detections_get_the_colours_of_their_objects() -> None:
 def test_shrink_samples_pixel_centres() -> None:
     mask = np.zeros((1, 4, 6), bool)
     mask[:, :2, :3] = True
-    assert np.array_equal(shrink(mask, (2, 2)), [[[True, False], [False, False]]])
+    assert np.array_equal(sampled(mask, 2, 2), [[[True, False], [False, False]]])
 
 
 def test_windows_stay_in_the_image() -> None:
@@ -199,3 +200,19 @@ def test_windows_stay_in_the_image() -> None:
     assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 100, 0, 200)
     rows, columns = window_around(np.array([[0.0, 0.0, 1.0, 1.0]]), 8, 8)
     assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 8, 0, 8)
+
+
+def test_an_image_that_cannot_be_shown_costs_its_place_alone(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    truth, results = make(images)
+    (images / "a&b 1.png").write_bytes(b"no picture")
+    evaluation = prepare(truth, results)
+    metrics = evaluation.metrics(per_class=True)
+    text = write_report(tmp_path, evaluation, images, metrics=metrics, title="t", facts={}).read_text()
+    Checker().feed(text)
+    assert text.count('<article class="scene">') == 3
+    assert text.count("not shown") >= 1
+    assert "Images that could not be shown</dt><dd>1: a&amp;b 1.png: " in text
+    whole = write_report(tmp_path, prepare(truth, results[:0]), images, metrics=metrics, title="t\ud800", facts={})
+    assert "t\\ud800" in whole.read_text()

@@ -16,6 +16,7 @@ from amodal.checkpoint import save_model
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
+from amodal.files import hold
 from amodal.model import build
 from amodal.settings import PGExpConfig
 
@@ -70,7 +71,7 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert not (out / "parts").exists()
     printed = capsys.readouterr().out
     assert "in 3 images" in printed
-    assert "1 images could not be read" in printed
+    assert "1 picture could not be read" in printed
     assert "broken.png" in printed
 
 
@@ -208,3 +209,20 @@ def test_two_processes_write_what_one_writes(scenes: Path, checkpoint: Path, tmp
     subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for name in ("predictions.json", "images.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_folder_in_use_is_refused_in_one_line(
+    scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with hold(out):
+        assert amodal("predict", checkpoint, scenes / "images", "--out", out) == 2
+        assert amodal("test", checkpoint, scenes / "annotations.json", scenes / "images", "--out", out) == 2
+    refused = f"{out}: process {os.getpid()} on "
+    errors = capsys.readouterr().err.splitlines()
+    assert [
+        line.startswith(f"amodal {verb}: {refused}") for verb, line in zip(("predict", "test"), errors, strict=True)
+    ]
+    assert sorted(path.name for path in out.iterdir()) == []
+    assert amodal("predict", checkpoint, scenes / "images", "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["images.json", "overlays", "predictions.json"]

@@ -144,3 +144,21 @@ def test_errors(place: Path, tiny_config: Make, capsys: pytest.CaptureFixture[st
 def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prior", "show", *(str(place / name) for name in ("prior", "ann.json", "out")), "--limit", "1"]) == 0
     assert "1 pictures" in capsys.readouterr().out
+
+
+def test_a_broken_picture_and_a_long_name_cost_nothing_else(
+    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = choose_rows(tiny_annotations, ["square", "disc"], 0)
+    first, last = (int(tiny_annotations.image_index[row]) for row in (rows[0], rows[-1]))
+    names = list(tiny_annotations.file_names)
+    names[last] = "k" * 250 + ".png"
+    (place / "images" / tiny_annotations.file_names[last]).rename(place / "images" / names[last])
+    (place / "images" / names[first]).write_bytes(b"no picture")
+    write(replace(tiny_annotations, file_names=names), place / "ann.json")
+    show(place / "prior", place / "ann.json", place / "out", images=place / "images", limit=0)
+    hit = [row for row in rows if int(tiny_annotations.image_index[row]) == first]
+    printed = capsys.readouterr().out
+    assert f"{len(rows) - len(hit)} pictures: " in printed
+    assert f"could not be drawn:\n  annotation {int(tiny_annotations.annotation_ids[hit[0]])}: " in printed
+    assert len(list((place / "out").iterdir())) == len(rows) - len(hit)

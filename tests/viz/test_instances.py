@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amodal.errors import printable
 from amodal.viz.instances import PALETTE, auto_scale, color_of, draw_instances
 from amodal.viz.labels import place
 
@@ -140,3 +141,21 @@ def test_label_goes_above_its_box_when_there_is_room() -> None:
 
 def test_label_larger_than_the_picture() -> None:
     assert place(np.array([[0.0, 0.0, 5.0, 5.0]]), [(400, 120)], (20, 10)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("size", [(600, 800), (1, 2000), (1, 1)])
+def test_boxes_thinner_than_a_pixel_are_lines(size: tuple[int, int]) -> None:
+    height, width = size
+    boxes = np.array([[0.2, 0, 0.6, height], [0, 0.1, width, 0.5], [width - 0.4, height - 0.4, width, height]])
+    image = np.full((*size, 3), GREY, np.uint8)
+    drawn = draw_instances(image, boxes, np.zeros((3, *size), bool), None, ["a"] * 3, labels=False, scale=1)
+    assert drawn.shape == image.shape
+    assert (drawn[:, 0] != GREY).any(1).all(), "the upright line"
+    assert (drawn[0] != GREY).any(1).all(), "the level line"
+
+
+def test_names_that_no_font_can_draw_become_escapes() -> None:
+    assert printable("a\n\x1b[31mb\ud800 \u00e9") == "a\\n\\x1b[31mb\\ud800 \u00e9"
+    image, boxes, whole, seen = toy()
+    drawn = draw_instances(image, boxes, whole, seen, ["x\n\ud800"], [0.5], scale=2)
+    assert (drawn != draw_instances(image, boxes, whole, seen, ["x"], [0.5], scale=2)).any()

@@ -7,8 +7,10 @@ Decisions:
 - Size: refused above ``MAX_PIXELS`` from the header alone, before pixels are allocated.
 - Orientation: the EXIF tag is applied. Annotations drawn on the stored, unrotated pixels are recognised by their width
   and height (only possible for quarter turns) and then get those pixels; ``probe`` tells which.
-- 16 bit grey: ``round(v / 257)``, so 65535 is 255. 16 bit RGB: Pillow keeps the high byte, ``v // 256``, at most one
-  level away from that. 32 bit integers are read as 16 bit if they fit; floats have no agreed range and are refused.
+- Grey of more than 8 bits: the header's bits a sample decide what is white, ``round(v * 255 / (2^bits - 1))``, and
+  where a TIFF says that 0 is white, so it is. 16 bit RGB: Pillow keeps the high byte, ``v // 256``, at most one level
+  away from that. 32 bit integers are read as 16 bit if they fit; floats have no agreed range and are refused.
+- A picture whose stream ends early is refused, although its decoder does not complain (:mod:`amodal.data.cut`).
 - Alpha, palette transparency: composited over black, as what cannot be seen carries no picture.
 - CMYK (Adobe's inverted kind in JPEG too): the plain formula ``(1 - C)(1 - K)``. Embedded colour profiles are ignored.
 """
@@ -28,13 +30,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from amodal.data.cut import missing_rows
 from amodal.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".apng", ".jpe", ".jfif", ".dib"
+)  # fmt: skip
+OTHER_EXTENSIONS = (
+    ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+    ".psd", ".exr", ".hdr", ".pcx", ".dds", ".fits", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+    ".raw"
+)  # fmt: skip
+"""Endings of pictures in formats that are not read."""
 MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _BITS_TAG, _PHOTOMETRIC_TAG = 0x0112, 258, 262
+_WHITE_IS_ZERO = 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -141,23 +153,44 @@ def read_image(
             reason = f"picture is {info.width} x {info.height}, annotations say {size[1]} x {size[0]} (width x height)"
             raise DataError(reason, file=file, image_id=image_id)
         image.load()
+        if missing := missing_rows(image, file, FORMATS):
+            reason = f"is cut inside the picture: {missing} of {image.height} rows are missing"
+            raise DataError(reason, file=file, image_id=image_id)
+        grey = grey_range(image)
         # Pillow turns TIFF upright while loading, and only TIFF.
         turn = _BACK if image.format == "TIFF" else _UPRIGHT
         needs_turn = info.orientation > 1 and stored == (image.format == "TIFF")
         try:
-            return to_rgb(image.transpose(turn[info.orientation]) if needs_turn else image)
+            return to_rgb(image.transpose(turn[info.orientation]) if needs_turn else image, grey)
         except DataError as fault:
             raise DataError(fault.reason, file=file, image_id=image_id) from None
 
 
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def grey_range(image: Image.Image) -> tuple[int, int]:
+    """(black, white) of integer samples, as the header of an opened file says; 16 bit where it says nothing.
+
+    Ask before the picture is turned or copied: only the opened file has its header.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, (16,))
+    bits = bits[0] if isinstance(bits, tuple) else bits
+    white = 2**bits - 1 if bits in range(9, 17) else 65535
+    # Pillow turns 8 bit samples round itself.
+    return (white, 0) if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else (0, white)
+
+
+def to_rgb(image: Image.Image, grey: tuple[int, int] = (0, 65535)) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB of a Pillow picture of any mode, as the module's docstring says; EXIF is not looked at.
+
+    Args:
+        image: the picture.
+        grey: what is black and white where samples are integers of more than 8 bits (:func:`grey_range`).
 
     Raises:
         DataError: the mode has no agreed range (32 bit float) or no conversion (LAB).
     """
     if image.mode.startswith("I"):
-        return _from_integers(np.asarray(image))
+        return _from_integers(np.asarray(image), *grey)
     if image.mode in ("F", "LAB"):
         raise DataError(f"pixel type {image.mode} cannot be shown without a choice; save as 8 or 16 bit grey or RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -167,11 +200,12 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _from_integers(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_integers(values: NDArray[Any], black: int, white: int) -> NDArray[np.uint8]:
     wide = values.astype(np.int64)
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise DataError(f"integer pixels from {wide.min()} to {wide.max()} do not fit 16 bit; save as 8 or 16 bit")
-    grey = ((wide + 128) // 257).astype(np.uint8)
+    span = abs(white - black)
+    grey = ((np.abs(wide - black).clip(0, span) * 255 + span // 2) // span).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 

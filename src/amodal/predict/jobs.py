@@ -1,8 +1,10 @@
 """Predicting many files: shared between processes, resumed after a kill, one results list in the end.
 
-Every process writes what it has found to ``OUT/parts/*.json`` every few seconds, each part at once (written beside,
-then renamed). A later run with the same weights and settings takes finished images from the parts; an image whose file
-has changed since is predicted anew. When all are done, the main process merges the parts.
+Every process writes what it has found to ``OUT/parts/NUMBER-RANK.json`` every few seconds, each part at once (written
+beside, then renamed). A later run with the same weights and settings takes finished images from the parts; an image
+whose file has changed since is predicted anew. Its parts have higher numbers than all that it found there, and of an
+image in several parts that of the highest number counts: no clock decides. When all are done, the main process merges
+the parts.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from amodal.data.images import read_image
-from amodal.errors import DataError
+from amodal.errors import DataError, one_line
 from amodal.files import write_rows
 from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
@@ -31,6 +33,8 @@ from amodal.prediction import Prediction
 
 FLUSH_SECONDS = 10.0
 PARTS = "parts"
+OVERLAYS = "overlays"
+JOB = "job.txt"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Outcome:
 
     Attributes:
         results: results of all images, in the results format with ``file_name`` added.
-        images: ``{"id", "file_name", "height", "width", "objects"}`` or ``{"id", "file_name", "error"}`` of each image.
+        images: ``{"id", "file_name", "height", "width", "objects"}`` of each image, with ``"overlay_error"`` where its
+            picture could not be drawn; ``{"id", "file_name", "error"}`` of one without results.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -66,8 +71,13 @@ class Outcome:
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """Images that could not be read."""
+        """Images without results: they could not be read, or what was found could not be encoded."""
         return [image for image in self.images if "error" in image]
+
+    @property
+    def undrawn(self) -> list[dict[str, Any]]:
+        """Images whose results are there, and whose picture is not."""
+        return [image for image in self.images if "overlay_error" in image]
 
 
 def run(
@@ -78,6 +88,7 @@ def run(
     threshold: float,
     batch: int = 1,
     team: Team | None = None,
+    overlay_size: int = 2000,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Outcome | None:
     """Predict all items and merge what every process has found.
@@ -89,6 +100,7 @@ def run(
         threshold: lowest score that is kept.
         batch: pictures of equal size that go through the network together.
         team: the processes; None: this one alone.
+        overlay_size: pixels of a drawn picture's longer side at most; 0: its own size.
         flush_seconds: how long results are held before they are written.
 
     Returns:
@@ -97,15 +109,16 @@ def run(
     team = team or Team("cpu")
     parts = out / PARTS
     if team.is_main:
-        _prepare(parts, _fingerprint(model, threshold, items))
+        _prepare(parts, _fingerprint(model, threshold, items, overlay_size))
         if any(item.overlay for item in items):
-            (out / "overlays").mkdir(exist_ok=True)
+            (out / OVERLAYS).mkdir(exist_ok=True)
     team.wait()
-    done = _finished(parts, items)
+    done, number = _finished(parts, items), _next_number(parts)
     team.wait()  # Nobody writes a part before all have read the list of finished images.
     pending = [item for item in items if item.image_id not in done]
     with tqdm(total=len(items), initial=len(done), desc="predict", unit="image", disable=not team.is_main) as bar:
-        for written in _shard(model, pending[team.rank :: team.size], out, threshold, batch, flush_seconds):
+        shard = _Shard(model, out, threshold, batch, overlay_size, flush_seconds, team.rank, number)
+        for written in shard.work(pending[team.rank :: team.size]):
             bar.update(min(written * team.size, len(items) - bar.n))
     team.wait()
     if not team.is_main:
@@ -118,20 +131,20 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 
-def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item]) -> str:
+def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int) -> str:
     """What parts depend on beside the files themselves."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     listed = [(item.image_id, item.file_name, item.overlay) for item in items]
-    digest.update(json.dumps([threshold, repr(model.config), listed]).encode())
+    digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size]).encode())
     return digest.hexdigest()
 
 
 def _prepare(parts: Path, fingerprint: str) -> None:
     """An existing folder of the same job stays, any other is replaced by an empty one."""
-    mark = parts / "job.txt"
+    mark = parts / JOB
     if mark.is_file() and mark.read_text() == fingerprint:
         return
     shutil.rmtree(parts, ignore_errors=True)
@@ -148,19 +161,35 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def _numbered(parts: Path) -> list[tuple[int, Path]]:
+    """The parts by their numbers, oldest first."""
+    heads = ((path.name.partition("-")[0], path) for path in parts.glob("*-*.json"))
+    return sorted((int(head), path) for head, path in heads if head.isdecimal())
+
+
+def _next_number(parts: Path) -> int:
+    """A number that is higher than those of all parts."""
+    there = _numbered(parts)
+    return there[-1][0] + 1 if there else 0
+
+
 def _entries(parts: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(parts.glob("*.json")):
-        yield from json.loads(path.read_text(encoding="utf-8"))
+    for _, path in _numbered(parts):
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # What a power cut left of it; its images are predicted anew.
+            continue
+        yield from entries
 
 
 def _finished(parts: Path, items: Sequence[Item]) -> set[int]:
-    """Ids of images that are done and whose files have not changed since; unreadable ones are tried again."""
+    """Ids of images that are done and whose files have not changed since; ones with a fault are tried again."""
     stamps = {item.image_id: _stamp(item.path) for item in items}
     last = {entry["image"]["id"]: entry for entry in _entries(parts)}
     return {
         number
         for number, entry in last.items()
-        if "error" not in entry["image"] and entry["stamp"] == stamps.get(number)
+        if not {"error", "overlay_error"} & entry["image"].keys() and entry["stamp"] == stamps.get(number)
     }
 
 
@@ -174,23 +203,6 @@ def _merge(parts: Path, items: Sequence[Item]) -> Outcome:
     return outcome
 
 
-def _shard(
-    model: AmodalRCNN, items: Sequence[Item], out: Path, threshold: float, batch: int, flush_seconds: float
-) -> Iterator[int]:
-    """Predicts the items of this process and writes its parts; yields how many images each step has finished."""
-    held: list[dict[str, Any]] = []
-    since = time.monotonic()
-    for group in groups(_read_ahead(items, ahead=2 * batch), batch, _size):
-        pictures = [read.pixels for read in group if read.pixels is not None]
-        found = iter(predict_batch(model, pictures, threshold))
-        held += [_entry(read, None if read.pixels is None else next(found), out) for read in group]
-        if time.monotonic() - since >= flush_seconds:
-            _write_part(out / PARTS, held)
-            held, since = [], time.monotonic()
-        yield len(group)
-    _write_part(out / PARTS, held)
-
-
 @dataclass(frozen=True)
 class _Read:
     """A file that was read, or why it could not be."""
@@ -200,26 +212,59 @@ class _Read:
     error: str | None = None
 
 
-def _entry(read: _Read, prediction: Prediction | None, out: Path) -> dict[str, Any]:
-    """What the parts keep of one file; draws its picture."""
-    item = read.item
-    image: dict[str, Any] = {"id": item.image_id, "file_name": item.file_name}
-    results: list[dict[str, Any]] = []
-    if prediction is None:
-        image["error"] = read.error
-    else:
+@dataclass
+class _Shard:
+    """The share of one process: what it needs to know, and what it has found and not written yet."""
+
+    model: AmodalRCNN
+    out: Path
+    threshold: float
+    batch: int
+    overlay_size: int
+    flush_seconds: float
+    rank: int
+    number: int
+    held: list[dict[str, Any]] = field(default_factory=list)
+
+    def work(self, items: Sequence[Item]) -> Iterator[int]:
+        """Predicts the items and writes the parts; yields how many images each step has finished."""
+        since = time.monotonic()
+        for group in groups(_read_ahead(items, ahead=2 * self.batch), self.batch, _size):
+            pictures = [read.pixels for read in group if read.pixels is not None]
+            found = iter(predict_batch(self.model, pictures, self.threshold))
+            self.held += [self._entry(read, None if read.pixels is None else next(found)) for read in group]
+            if time.monotonic() - since >= self.flush_seconds:
+                self._write_part()
+                since = time.monotonic()
+            yield len(group)
+        self._write_part()
+
+    def _entry(self, read: _Read, prediction: Prediction | None) -> dict[str, Any]:
+        """What the parts keep of one file; draws its picture. What is wrong with it ends no job: it is kept, too."""
+        item = read.item
+        image: dict[str, Any] = {"id": item.image_id, "file_name": item.file_name}
+        entry: dict[str, Any] = {"image": image, "results": [], "stamp": _stamp(item.path)}
+        if prediction is None:
+            image["error"] = read.error
+            return entry
+        try:
+            entry["results"] = [{**result, "file_name": item.file_name} for result in prediction.to_coco(item.image_id)]
+        except Exception as fault:
+            image["error"] = f"cannot be encoded: {one_line(fault)}"
+            return entry
         height, width = prediction.image_size
         image.update(height=height, width=width, objects=len(prediction))
-        results = [{**result, "file_name": item.file_name} for result in prediction.to_coco(item.image_id)]
         if item.overlay is not None:
-            prediction.draw(out / "overlays" / item.overlay)
-    return {"image": image, "results": results, "stamp": _stamp(item.path)}
+            try:
+                prediction.draw(self.out / OVERLAYS / item.overlay, size=self.overlay_size)
+            except Exception as fault:
+                image["overlay_error"] = one_line(fault)
+        return entry
 
-
-def _write_part(parts: Path, entries: Sequence[dict[str, Any]]) -> None:
-    if entries:
-        # Nanoseconds first: sorted by name, a later part of the same image comes later and wins.
-        write_rows(parts / f"{time.time_ns():020d}-{entries[0]['image']['id']}.json", entries)
+    def _write_part(self) -> None:
+        if self.held:
+            write_rows(self.out / PARTS / f"{self.number:06d}-{self.rank}.json", self.held)
+            self.held, self.number = [], self.number + 1
 
 
 def _read_ahead(items: Sequence[Item], ahead: int) -> Iterator[_Read]:

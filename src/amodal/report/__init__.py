@@ -58,8 +58,7 @@ def write_report(
     Returns:
         Path of the report.
 
-    Raises:
-        DataError: an image that the report shows cannot be read.
+    An image that cannot be read or drawn is left out; its place and the last section say so, with the reason.
     """
     painter = Painter(evaluation, images)
     sections = [
@@ -70,12 +69,21 @@ def write_report(
         _table(metrics),
         _classes(metrics, evaluation),
         _cases(evaluation, painter),
-        _facts(facts),
+        _facts({**facts, **_left_out(painter)}),
     ]
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    path.write_text(page(title, "\n".join(sections)), encoding="utf-8")
+    # Names may hold what UTF-8 has no bytes for (lone surrogates of JSON); they are shown as escapes.
+    path.write_text(page(title, "\n".join(sections)), encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def _left_out(painter: Painter) -> dict[str, str]:
+    """The fact that some images could not be shown, with their names and reasons; nothing where all could."""
+    if not painter.failed:
+        return {}
+    named = "; ".join(f"{name}: {reason}" for name, reason in painter.failed.items())
+    return {"Images that could not be shown": f"{len(painter.failed)}: {named}"}
 
 
 def _number(value: float | None) -> str:
@@ -115,7 +123,11 @@ def _scenes(evaluation: Evaluation, painter: Painter) -> str:
 
 def _scene(painter: Painter, file_name: str, index: int) -> str:
     name = escape(file_name)
-    plain, found, truth = painter.scene(index)
+    try:
+        plain, found, truth = painter.scene(index)
+    except Exception as fault:  # Of this image, and no reason for no report.
+        why = escape(painter.note(index, fault))
+        return f'<article class="scene"><p>{name}</p><p class="note">not shown: {why}</p></article>'
     panels = (("input", plain, "input"), ("found", found, "prediction"), ("truth", truth, "truth"))
     figures = "".join(
         f'<figure class="{kind}"><img src="{uri}" alt="{caption} for {name}" loading="lazy">'
@@ -214,8 +226,14 @@ def choose_cases(matches: Sequence[Match], areas: Any) -> tuple[list[Match], lis
 def _case(match: Match, evaluation: Evaluation, painter: Painter) -> str:
     truth = evaluation.annotations
     name = escape(truth.class_names[match.label])
-    where = escape(truth.file_names[int(truth.image_index[match.row])])
-    found, true = painter.case(match)
+    index = int(truth.image_index[match.row])
+    where = escape(truth.file_names[index])
+    try:
+        found, true = painter.case(match)
+    except Exception as fault:  # Of this image, and no reason for no report.
+        return (
+            f'<div class="case"><p><b>{name}</b> in {where}, not shown: {escape(painter.note(index, fault))}</p></div>'
+        )
     told = [f"{100 * (1 - match.rate):.0f} % hidden"]
     if match.detection is None:
         told.append("not found")

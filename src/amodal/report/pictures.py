@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from PIL import Image
 
 from amodal.data import rle
 from amodal.data.images import read_image
+from amodal.errors import one_line
 from amodal.evaluation.matches import Match
-from amodal.viz.instances import draw_instances
+from amodal.viz.instances import draw_instances, resized, sampled
 
 if TYPE_CHECKING:
     from amodal.data.store import MaskBuffer
@@ -53,21 +54,35 @@ class Painter:
     Args:
         evaluation: truth and detections.
         images: folder that the truth's file names are relative to.
+
+    Attributes:
+        failed: file name -> reason of the images that could not be shown so far.
     """
 
     def __init__(self, evaluation: Evaluation, images: Path) -> None:
         self.truth = evaluation.annotations
         self.found = evaluation.detections
         self.images = images
+        self.failed: dict[str, str] = {}
+
+    def note(self, index: int, fault: Exception) -> str:
+        """Keeps why image number ``index`` cannot be shown, as a report without it is still a report; the reason."""
+        name = self.truth.file_names[index]
+        self.failed[name] = one_line(fault)
+        return self.failed[name]
 
     def scene(self, index: int) -> tuple[str, str, str]:
         """Data URIs of image number ``index``: as it is, with the detections, with the truth."""
         image = self._read(index)
-        truth = self._truth(list(self.truth.rows(index)), image.shape[:2])
+        whole = image.shape[0], image.shape[1]
+        # All that follows sees the picture as it is shown: its objects' masks are never there at full size together.
+        size = shown_size(*whole, _SCENE_SIDE)
+        image = resized(image, *size)
+        truth = self._truth(list(self.truth.rows(index)), whole, size)
         rows = np.flatnonzero((self.found.image_index == index) & (self.found.scores >= SHOWN_FROM))
-        found = self._found(rows.tolist(), image.shape[:2])
+        found = self._found(rows.tolist(), whole, size)
         found.colors = matching_colors(found.amodal, truth.amodal)
-        plain = Objects(np.zeros((0, 4)), np.zeros((0, *image.shape[:2]), bool), None, [], None, [])
+        plain = Objects(np.zeros((0, 4)), np.zeros((0, *size), bool), None, [], None, [])
         uris = [data_uri(paint(image, objects, _SCENE_SIDE)) for objects in (plain, found, truth)]
         return uris[0], uris[1], uris[2]
 
@@ -75,8 +90,9 @@ class Painter:
         """Data URIs of one object, cut out: as it was found (the bare image if it was missed), and the truth."""
         index = int(self.truth.image_index[match.row])
         image = self._read(index)
-        truth = self._truth([match.row], image.shape[:2])
-        found = self._found([] if match.detection is None else [match.detection], image.shape[:2])
+        size = image.shape[0], image.shape[1]
+        truth = self._truth([match.row], size, size)
+        found = self._found([] if match.detection is None else [match.detection], size, size)
         truth.colors, found.colors = [_CASE_COLOR], [_CASE_COLOR] * len(found.names)
         boxes = np.concatenate([truth.boxes, found.boxes])
         window = window_around(boxes, image.shape[0], image.shape[1])
@@ -88,23 +104,25 @@ class Painter:
         number = int(self.truth.image_ids[index])
         return read_image(self.images, self.truth.file_names[index], size=size, image_id=number)
 
-    def _truth(self, rows: Sequence[int], size: tuple[int, int]) -> Objects:
+    def _truth(self, rows: Sequence[int], whole: tuple[int, int], size: tuple[int, int]) -> Objects:
+        """Annotated objects of an image of (height, width) ``whole``, in that image reduced to ``size``."""
         return Objects(
-            boxes=self.truth.amodal_boxes[list(rows)].reshape(-1, 4),
-            amodal=_stack(self.truth.amodal, rows, size),
-            visible=_stack(self.truth.visible, rows, size),
+            boxes=self.truth.amodal_boxes[list(rows)].reshape(-1, 4) * _factor(whole, size),
+            amodal=_stack(self.truth.amodal, rows, whole, size),
+            visible=_stack(self.truth.visible, rows, whole, size),
             names=[self.truth.class_names[self.truth.labels[row]] for row in rows],
             scores=None,
             colors=list(range(len(rows))),
         )
 
-    def _found(self, rows: Sequence[int], size: tuple[int, int]) -> Objects:
+    def _found(self, rows: Sequence[int], whole: tuple[int, int], size: tuple[int, int]) -> Objects:
+        """Detections, as :meth:`_truth`."""
         chosen = list(rows)
         stored, tight = (boxes[chosen].reshape(-1, 4) for boxes in (self.found.boxes, self.found.amodal_boxes))
         return Objects(
-            boxes=np.where(np.isnan(stored), tight, stored),
-            amodal=_stack(self.found.amodal, rows, size),
-            visible=None if self.found.visible is None else _stack(self.found.visible, rows, size),
+            boxes=np.where(np.isnan(stored), tight, stored) * _factor(whole, size),
+            amodal=_stack(self.found.amodal, rows, whole, size),
+            visible=None if self.found.visible is None else _stack(self.found.visible, rows, whole, size),
             names=[self.truth.class_names[self.found.labels[row]] for row in rows],
             scores=self.found.scores[chosen],
             colors=list(range(len(rows))),
@@ -130,18 +148,16 @@ def matching_colors(found: Masks, truth: Masks) -> list[int]:
 
 def paint(image: Pixels, objects: Objects, side: int, labels: bool = True) -> Pixels:
     """The image with objects, enlarged by a whole factor or reduced: the longer side is about ``side`` pixels."""
-    height, width = image.shape[:2]
-    factor = side / max(height, width)
-    if factor < 1:
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
-        objects = Objects(
-            boxes=objects.boxes * factor,
-            amodal=shrink(objects.amodal, size),
-            visible=None if objects.visible is None else shrink(objects.visible, size),
-            names=objects.names,
-            scores=objects.scores,
-            colors=objects.colors,
+    factor = side / max(image.shape[:2])
+    whole = image.shape[0], image.shape[1]
+    size = shown_size(*whole, side)
+    if size != whole:
+        image = resized(image, *size)
+        objects = replace(
+            objects,
+            boxes=objects.boxes * _factor(whole, size),
+            amodal=sampled(objects.amodal, *size),
+            visible=None if objects.visible is None else sampled(objects.visible, *size),
         )
     scale = max(1, round(factor))
     return draw_instances(
@@ -156,14 +172,6 @@ def paint(image: Pixels, objects: Objects, side: int, labels: bool = True) -> Pi
         colors=objects.colors,
         labels=labels,
     )
-
-
-def shrink(masks: Masks, size: tuple[int, int]) -> Masks:
-    """Masks bool [N, H, W] sampled at the pixel centres of a smaller grid (height, width)."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)
-    )
-    return masks[:, rows[:, None], columns[None]]
 
 
 def window_around(boxes: Floats, height: int, width: int) -> tuple[slice, slice]:
@@ -201,9 +209,20 @@ def data_uri(image: Pixels) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _stack(masks: MaskBuffer, rows: Sequence[int], size: tuple[int, int]) -> Masks:
-    """Masks bool [N, H, W] of these rows, all of one image of this (height, width)."""
+def shown_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) of a picture reduced to ``side`` pixels of its longer side; a smaller one stays."""
+    factor = min(1.0, side / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _factor(whole: tuple[int, int], size: tuple[int, int]) -> Floats:
+    """What boxes xyxy of an image of (height, width) ``whole`` are multiplied by when it is reduced to ``size``."""
+    return np.array([size[1] / whole[1], size[0] / whole[0]] * 2)
+
+
+def _stack(masks: MaskBuffer, rows: Sequence[int], whole: tuple[int, int], size: tuple[int, int]) -> Masks:
+    """Masks bool [N, height, width] of ``size``, of rows that are all of one image of (height, width) ``whole``."""
     dense = np.zeros((len(rows), *size), bool)
     for place, row in enumerate(rows):
-        dense[place] = rle.runs_mask(rle.parse_counts(masks.counts(row)), *size)
+        dense[place] = sampled(rle.runs_mask(rle.parse_counts(masks.counts(row)), *whole), *size)
     return dense

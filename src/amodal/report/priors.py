@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from amodal.data.images import read_image
+from amodal.errors import DataError, one_line
 from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
 from amodal.report.pictures import data_uri
@@ -49,15 +50,17 @@ def explain_cases(evaluation: Evaluation, images: Path, explain: Explain) -> lis
         images: folder that the truth's file names are relative to.
         explain: what became of an image uint8 [H, W, 3]: its detections, explained.
 
-    Raises:
-        DataError: an image cannot be read.
+    Objects of an image that cannot be read are left out.
     """
     truth = evaluation.annotations
     cases = []
     for match in choose_explained(evaluation.matches):
         index = int(truth.image_index[match.row])
         size = int(truth.heights[index]), int(truth.widths[index])
-        image = read_image(images, truth.file_names[index], size=size, image_id=int(truth.image_ids[index]))
+        try:
+            image = read_image(images, truth.file_names[index], size=size, image_id=int(truth.image_ids[index]))
+        except DataError:
+            continue  # The report's pictures say which, and why.
         # The class and the amodal box tell which of the image's explanations is the detection's.
         box = evaluation.detections.boxes[match.detection]
         found = find_box(explain(image), truth.class_names[match.label], box)
@@ -79,7 +82,7 @@ def choose_explained(matches: Sequence[Match], count: int = OBJECTS) -> list[Mat
 
 def priors_section(evaluation: Evaluation, cases: Sequence[PriorCase]) -> str:
     """Markup of the section; empty without cases."""
-    body = "".join(_case(evaluation, case) for case in cases)
+    body = "".join(_shown(evaluation, case) for case in cases)
     if not body:
         return ""
     reranked = any(case.explanation.reranked is not None for case in cases)
@@ -94,6 +97,15 @@ def priors_section(evaluation: Evaluation, cases: Sequence[PriorCase]) -> str:
         )
     note += f" Found objects hidden by {100 * HIDDEN[0]:.0f} to {100 * HIDDEN[1]:.0f} %, at even steps."
     return f'<section><h2>Expansion priors</h2><p class="note">{note}</p>{body}</section>'
+
+
+def _shown(evaluation: Evaluation, case: PriorCase) -> str:
+    """Markup of one object; what is wrong with its pictures is said in their place."""
+    try:
+        return _case(evaluation, case)
+    except Exception as fault:
+        what = f"annotation {case.match.annotation_id}, not shown: {one_line(fault)}"
+        return f'<article class="prior"><p class="note">{escape(what)}</p></article>'
 
 
 def _case(evaluation: Evaluation, case: PriorCase) -> str:

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from amodal.datasets import AmodalDataset
+from amodal.errors import name_all, one_line
 from amodal.train.data import val_batches
 
 if TYPE_CHECKING:
@@ -51,16 +52,23 @@ def validate(
 
 
 def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDataset, folder: Path) -> None:
-    """Pictures of the first images with what the model finds in them."""
+    """Pictures of the first images with what the model finds in them; those that cannot be read or drawn are named."""
     folder.mkdir(parents=True, exist_ok=True)
     model.eval()
+    faults: list[tuple[str, str]] = []
     with torch.no_grad(), accelerator.autocast():
         for index in range(min(SAMPLES, len(data))):
-            image = data.image(index)
-            found = model([image.to(accelerator.device)])[0]
-            found.image = image.permute(1, 2, 0).numpy()
-            found[found.scores >= SAMPLE_THRESHOLD].draw(folder / f"{int(data.annotations.image_ids[index])}.png")
+            number = int(data.annotations.image_ids[index])
+            try:
+                image = data.image(index)
+                found = model([image.to(accelerator.device)])[0]
+                found.image = image.permute(1, 2, 0).numpy()
+                found[found.scores >= SAMPLE_THRESHOLD].draw(folder / f"{number}.png")
+            except Exception as fault:  # A picture to look at is no reason to end a training.
+                faults.append((f"image {number}", one_line(fault)))
     model.train()
+    if faults:
+        tqdm.write(name_all(f"could not be drawn into {folder}", faults))
 
 
 def mask_ap(metrics: Mapping[str, Any]) -> float:

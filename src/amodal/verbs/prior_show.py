@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from amodal.viz.explanation import Explanation
 
     Reader = Callable[[int], NDArray[np.uint8] | None]
+    Explained = Iterator[tuple[int, Callable[[], Explanation | None]]]
 
 _CHUNK = 16
 
@@ -36,7 +38,8 @@ def show(
     prior-expanded boxes, flows with arrows, and where the prior re-ranks, candidates that are kept and thrown away. The
     prior is asked with the true visible masks; with a checkpoint it is asked with those that the model sees, and a
     first row shows picture, estimate and truth. On the file that a prior was fitted on, true masks do not retrieve
-    objects of their own image.
+    objects of their own image. Objects whose picture cannot be read or drawn are listed at the end; the exit code is 2
+    if none could.
 
     Args:
         prior: folder of an expansion prior ("amodal prior fit", or the prior folder of a checkpoint).
@@ -51,7 +54,7 @@ def show(
     from tqdm import tqdm
 
     from amodal.data.reader import load as load_annotations
-    from amodal.errors import ConfigError
+    from amodal.errors import ConfigError, DataError, name_all, one_line
     from amodal.pictures import pick_device
     from amodal.priors.prior_io import load_prior
 
@@ -69,13 +72,24 @@ def show(
     else:
         explained = _from_model(_model(checkpoint, folder, str(place)), annotations, rows, read)
     out.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for row, explanation in tqdm(explained, total=len(rows), desc="pictures", unit="object", disable=None):
-        if explanation is not None:
-            _save(out, annotations, row, explanation, read(row))
-            count += 1
-    missed = f" (objects not detected: {len(rows) - count})" if count < len(rows) else ""
-    print(f"{count} pictures: {out}{missed}")
+    missed = 0
+    faults: list[tuple[str, str]] = []
+    for row, explain in tqdm(explained, total=len(rows), desc="pictures", unit="object", disable=None):
+        try:
+            explanation = explain()
+            if explanation is None:
+                missed += 1
+            else:
+                _save(out, annotations, row, explanation, read(row))
+        except Exception as fault:  # noqa: PERF203 - of this object's picture, and no reason to draw no other one
+            faults.append((f"annotation {int(annotations.annotation_ids[row])}", one_line(fault)))
+    if faults and len(faults) == len(rows):
+        raise DataError(f"none of the {len(rows)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+    print(
+        f"{len(rows) - missed - len(faults)} pictures: {out}" + (f" (objects not detected: {missed})" if missed else "")
+    )
+    if faults:
+        print(name_all("could not be drawn", faults))
 
 
 def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) -> list[int]:
@@ -135,31 +149,42 @@ def _model(checkpoint: str, prior: Prior, device: str) -> AmodalModel:
     return model
 
 
-def _from_truth(prior: Prior, annotations: AnnotationSet, rows: list[int]) -> Iterator[tuple[int, Explanation | None]]:
+def _from_truth(prior: Prior, annotations: AnnotationSet, rows: list[int]) -> Explained:
     from amodal.priors.explain import explain_objects
     from amodal.train.data import annotation_digest
 
     own = bool(prior.data) and prior.data == annotation_digest(annotations)
     for first in range(0, len(rows), _CHUNK):
         part = rows[first : first + _CHUNK]
-        yield from zip(part, explain_objects(prior, annotations, part, exclude_own_image=own), strict=True)
+        for row, found in zip(part, explain_objects(prior, annotations, part, exclude_own_image=own), strict=True):
+            yield row, partial(_same, found)
 
 
-def _from_model(
-    model: AmodalModel, annotations: AnnotationSet, rows: list[int], read: Reader
-) -> Iterator[tuple[int, Explanation | None]]:
+def _same(found: Explanation) -> Explanation:
+    return found
+
+
+def _from_model(model: AmodalModel, annotations: AnnotationSet, rows: list[int], read: Reader) -> Explained:
     """For each object the detection of its class whose amodal box is nearest; None where none is near."""
+    from functools import lru_cache
+
     from amodal.pictures import explain_image
     from amodal.viz.priors import find_box
 
-    index, found = -1, []
-    for row in rows:
-        if annotations.image_index[row] != index:
-            image = read(row)
-            assert image is not None
-            index, found = int(annotations.image_index[row]), explain_image(model, image)
+    firsts = {int(annotations.image_index[row]): row for row in reversed(rows)}
+
+    @lru_cache(maxsize=1)  # An image's objects follow each other.
+    def found_in(index: int) -> list[Explanation]:
+        image = read(firsts[index])
+        assert image is not None
+        return explain_image(model, image)
+
+    def explain(row: int) -> Explanation | None:
         name = annotations.class_names[annotations.labels[row]]
-        yield row, find_box(found, name, annotations.amodal_boxes[row])
+        return find_box(found_in(int(annotations.image_index[row])), name, annotations.amodal_boxes[row])
+
+    for row in rows:
+        yield row, partial(explain, row)
 
 
 def _save(
@@ -167,6 +192,7 @@ def _save(
 ) -> None:
     from PIL import Image
 
+    from amodal.files import fitting_name
     from amodal.viz.explanation import Truth
     from amodal.viz.priors import figure, rows_of
 
@@ -179,4 +205,5 @@ def _save(
         f"{explanation.name}, {100 * annotations.occlude_rate[row]:.0f} % hidden",
         subtitle=f"annotation {number} in {name}; the query is the {asked}",
     )
-    Image.fromarray(page).save(out / f"{annotations.image_ids[index]}_{Path(name).stem}_{number}.png")
+    file = fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", f"_{number}.png", name)
+    Image.fromarray(page).save(out / file)

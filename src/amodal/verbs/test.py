@@ -28,8 +28,10 @@ def test(
         batch: images of equal size that go through the network together.
     """
     from amodal.errors import ConfigError
+    from amodal.predict.team import hold_as_main
     from amodal.score import run_test
 
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
-    run_test(checkpoint, annotations, images, out, device=device, batch=batch)
+    with hold_as_main(out):
+        run_test(checkpoint, annotations, images, out, device=device, batch=batch)

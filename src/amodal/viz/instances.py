@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from amodal.errors import printable
 from amodal.viz.labels import place
 
 Pixels = npt.NDArray[np.uint8]
@@ -36,6 +38,32 @@ _TARGET_SIDE = 900
 _FILL, _TINT, _HATCH = 0.42, 0.16, 0.95
 
 
+class MaskSource(Protocol):
+    """N masks, bool [H, W] each: an array [N, H, W], or :class:`EachMask`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
+
+
+class EachMask:
+    """Masks that are made when they are asked for, so that those of a large picture are never there at once."""
+
+    def __init__(self, count: int, make: Callable[[int], Masks]) -> None:
+        """
+        Args:
+            count: N.
+            make: the mask, bool [H, W], of a row.
+        """
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int, /) -> Masks:
+        return self._make(row)
+
+
 def color_of(index: int) -> Color:
     """RGB colour number ``index`` of the palette, which repeats after its twelve colours."""
     return PALETTE[index % len(PALETTE)]
@@ -46,11 +74,45 @@ def auto_scale(height: int, width: int) -> int:
     return int(np.clip(round(_TARGET_SIDE / max(height, width, 1)), 1, 8))
 
 
+def drawn_size(height: int, width: int, side: int) -> tuple[int, int, int]:
+    """(height, width) that a picture is reduced to before it is drawn on, and the whole factor it is enlarged by.
+
+    Args:
+        height, width: pixels of the picture.
+        side: pixels of the longer side at most; 0: the picture's own size.
+    """
+    longest = max(height, width)
+    if not side:
+        return height, width, 1
+    if longest <= side:
+        return height, width, min(auto_scale(height, width), side // longest)
+    return max(1, round(height * side / longest)), max(1, round(width * side / longest)), 1
+
+
+def resized(image: Pixels, height: int, width: int) -> Pixels:
+    """uint8 [height, width, 3] of an image uint8 [H, W, 3]."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def sampled(masks: Masks, height: int, width: int) -> Masks:
+    """Masks bool [..., H, W] read at the pixel centres of another grid, bool [..., height, width]."""
+    if masks.shape[-2:] == (height, width):
+        return masks
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), masks.shape[-2:], strict=True)
+    )
+    found: Masks = masks[..., rows[:, None], columns[None]]
+    return found
+
+
 def draw_instances(
     image: Pixels,
     boxes: npt.NDArray[np.floating],
-    amodal_masks: Masks,
-    visible_masks: Masks | None,
+    amodal_masks: MaskSource,
+    visible_masks: MaskSource | None,
     names: Sequence[str],
     scores: Sequence[float] | npt.NDArray[np.floating] | None = None,
     *,
@@ -68,8 +130,8 @@ def draw_instances(
     Args:
         image: uint8 [H, W, 3] RGB; not changed.
         boxes: [N, 4] amodal boxes, xyxy in pixels of ``image``.
-        amodal_masks: bool [N, H, W].
-        visible_masks: bool [N, H, W], or None for a system that has none.
+        amodal_masks: bool [N, H, W], or masks that are made one by one.
+        visible_masks: the same, or None for a system that has none.
         names: N class names.
         scores: N scores for the labels, or None for none (ground truth).
         scale: whole factor by which the picture is enlarged; None: chosen so that hatching and text can be read.
@@ -88,8 +150,9 @@ def draw_instances(
     palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
     order = _by_area(amodal_masks)
     for row in order:
-        visible = amodal_masks[row] if visible_masks is None else visible_masks[row]
-        _draw_masks(canvas, amodal_masks[row], visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
+        whole = amodal_masks[row]
+        visible = whole if visible_masks is None else visible_masks[row]
+        _draw_masks(canvas, whole, visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture, "RGBA")
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
@@ -97,13 +160,14 @@ def draw_instances(
         for row in order:
             _draw_box(pen, corners[row], palette[row], unit)
     if labels:
-        texts = [name if scores is None else f"{name} {scores[i]:.2f}" for i, name in enumerate(names)]
+        words = [printable(name) for name in names]
+        texts = [word if scores is None else f"{word} {scores[i]:.2f}" for i, word in enumerate(words)]
         _draw_labels(pen, picture.size, corners, texts, palette, unit)
     return np.asarray(picture)
 
 
-def _by_area(masks: Masks) -> list[int]:
-    areas = [int(np.count_nonzero(mask)) for mask in masks]
+def _by_area(masks: MaskSource) -> list[int]:
+    areas = [int(np.count_nonzero(masks[row])) for row in range(len(masks))]
     return sorted(range(len(areas)), key=lambda row: -areas[row])
 
 
@@ -183,7 +247,8 @@ def _blend(part: Canvas, ink: npt.NDArray[np.float32], share: Canvas) -> None:
 def _draw_box(pen: ImageDraw.ImageDraw, corners: npt.NDArray[np.float64], color: Color, unit: float) -> None:
     x0, y0, x1, y1 = (float(value) for value in corners)
     if x1 > x0 and y1 > y0:
-        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(*color, 190), width=max(1, round(unit)))
+        # A box clipped at the border may be thinner than a pixel; its line is one pixel then.
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=(*color, 190), width=max(1, round(unit)))
 
 
 @lru_cache(maxsize=32)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from amodal.errors import printable
 from amodal.viz.explanation import BoxPriors, Explanation, Floats, FlowPriors, Reranked, Truth
 from amodal.viz.instances import label_font
 from amodal.viz.prior_panels import (
@@ -228,9 +229,14 @@ def figure(rows: Sequence[Row], title: str, *, subtitle: str = "", side: int = 3
     extra = round(2.6 * _HEADING) + round(1.9 * _CAPTION)
     page = Image.new("RGB", (width, top + sum(heights) + len(rows) * extra + _MARGIN), (255, 255, 255))
     pen = ImageDraw.Draw(page)
-    pen.text((_MARGIN, _MARGIN), title, font=label_font(_TITLE), fill=INK)
+    pen.text((_MARGIN, _MARGIN), printable(title), font=label_font(_TITLE), fill=INK)
     if subtitle:
-        pen.text((_MARGIN, _MARGIN + round(1.5 * _TITLE)), subtitle, font=label_font(_CAPTION), fill=(95, 100, 108))
+        pen.text(
+            (_MARGIN, _MARGIN + round(1.5 * _TITLE)),
+            printable(subtitle),
+            font=label_font(_CAPTION),
+            fill=(95, 100, 108),
+        )
     for row, height in zip(rows, heights, strict=True):
         _heading(pen, row.heading, top + _HEADING)
         top += round(2.6 * _HEADING)
