@@ -35,7 +35,7 @@ def load(
     Args:
         annotations: JSON file of any schema that the reader knows.
         images: folder that its file names are relative to.
-        schema: name of the schema; "auto" recognises it by its keys.
+        schema: name of the schema; "auto" recognises it by the keys of its annotations.
         transforms: see :class:`AmodalDataset`.
 
     Raises:

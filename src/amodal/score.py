@@ -62,6 +62,7 @@ def run_test(
     *,
     device: str = "auto",
     batch: int = 1,
+    schema: str = "auto",
     title: str | None = None,
 ) -> dict[str, Any]:
     """Predicts, evaluates, writes predictions.json, metrics.json and report.html into ``out``, prints the table.
@@ -73,6 +74,7 @@ def run_test(
         out: folder for the results.
         device: name, or "auto".
         batch: images of equal size that go through the network together.
+        schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
         title: headline of the report; None: named after the annotation file.
 
     Returns:
@@ -81,7 +83,7 @@ def run_test(
     Raises:
         DataError: an image is missing or unreadable, or no class of the checkpoint is annotated.
     """
-    truth = load_annotations(annotations)
+    truth = load_annotations(annotations, schema=schema)
     items = list_items(truth, images)
     team = Team(device)
     model = load(checkpoint, team.device)

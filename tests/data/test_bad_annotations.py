@@ -248,16 +248,16 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_bad_image(name: str, tmp_path: Path) -> None:
     image = {"id": 5, "file_name": "a.png", "height": H, "width": W, **IMAGES[name]}
-    (tmp_path / "ann.json").write_text(json.dumps({"images": [image]}))
+    (tmp_path / "ann.json").write_text(json.dumps({"images": [image], "annotations": []}))
     with pytest.raises(DataError, match=r"ann\.json: image"):
         load(tmp_path / "ann.json", cache=False)
 
 
 def test_image_listed_twice(tmp_path: Path) -> None:
     image = {"id": 5, "file_name": "a.png", "height": H, "width": W}
-    (tmp_path / "ann.json").write_text(json.dumps({"images": [image, image]}))
+    (tmp_path / "ann.json").write_text(json.dumps({"images": [image, image], "annotations": []}))
     assert load(tmp_path / "ann.json", cache=False).dropped == [("image listed twice", 1, (5,))]
-    (tmp_path / "ann.json").write_text(json.dumps({"images": [image, {**image, "width": 9}]}))
+    (tmp_path / "ann.json").write_text(json.dumps({"images": [image, {**image, "width": 9}], "annotations": []}))
     with pytest.raises(DataError, match="image id occurs twice"):
         load(tmp_path / "ann.json", cache=False)
 

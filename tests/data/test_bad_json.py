@@ -68,17 +68,82 @@ def test_truncated_at_every_byte(tmp_path: Path) -> None:
             load(path, cache=False)
 
 
-@pytest.mark.parametrize("content", [WHOLE, b"\xef\xbb\xbf" + WHOLE, WHOLE.replace(b'"id": 1,', b'"id": 1, "id": 1,')])
-def test_byte_order_mark_and_repeated_keys_are_read(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [WHOLE, b"\xef\xbb\xbf" + WHOLE, WHOLE.replace(b'": ', b'" : ')])
+def test_byte_order_mark_and_spaced_keys_are_read(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "ann.json"
     path.write_bytes(content)
     assert load(path, cache=False).amodal_area.tolist() == [4]
+
+
+DOUBLED = {
+    "top": (b'"categories": [', b'"images": [], "categories": [', "'images'"),
+    "image": (b'"height": 2', b'"height": 2, "height": 2', "images, number 0: the key 'height'"),
+    "category": (b'"name": "cup"', b'"name": "cup", "name": "dog"', "categories, number 0: the key 'name'"),
+    "annotation": (
+        b'"category_id": 1',
+        b'"category_id": 1, "category_id": 2',
+        "image 1: annotation 1: the key 'category",
+    ),
+    "mask": (b'"size": [2, 2]', b'"size": [2, 2], "size": [2, 2]', "image 1: annotation 1: the key 'size'"),
+    "deep": (b'"category_id": 1', b'"category_id": 1, "x": [{"a": {"b": 1, "b": ":"}}]', "annotation 1: the key 'b'"),
+    "other part": (b'{"images"', b'{"info": {"year": 1, "year": 2}, "images"', "the key 'year'"),
+    "with NaN": (b'"category_id": 1', b'"category_id": 1, "x": NaN, "x": 2', "the key 'x'"),
+}
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+@pytest.mark.parametrize("name", DOUBLED)
+def test_a_key_twice_in_one_object_is_named(name: str, spaced: bool, tmp_path: Path) -> None:
+    old, new, words = DOUBLED[name]
+    content = WHOLE.replace(old, new, 1)
+    path = tmp_path / "ann.json"
+    path.write_bytes(content.replace(b'": ', b'"\t: ') if spaced else content)
+    with pytest.raises(DataError, match="occurs twice in one object") as caught:
+        load(path, cache=False)
+    assert words in str(caught.value)
+
+
+def test_text_that_looks_like_a_key_is_no_second_key(tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(
+        WHOLE.replace(b'"category_id": 1', b'"category_id": 1, "x": [":", "\\"id\\": 1", {"id": {"id": 2}}]')
+    )
+    assert load(path, cache=False).annotation_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"annotations"', b'"annotation"', "has no 'annotations'; nearest is 'annotation'"),
+        (b'"images"', b'"image"', "has no 'images'; nearest is 'image'"),
+        (b'"categories"', b'"category"', "has no 'categories'; nearest is 'category'"),
+        (WHOLE, b'{"images": []}', "has no 'annotations'; known: images"),
+        (WHOLE, b"[]", "is a list, as results files are"),
+        (MASK, b'"caption": "a cup"', "holds image captions"),
+        (MASK, b'"segments_info": []', "holds panoptic segments"),
+        (MASK, b'"bbox": [0, 0, 2, 2]', "holds boxes without masks"),
+        (b", " + MASK, b"", "holds labels without masks"),
+    ],
+)
+def test_files_of_another_kind_are_called_what_they_are(old: bytes, new: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(WHOLE.replace(old, new))
+    with pytest.raises(DataError, match=r"ann\.json") as caught:
+        load(path, cache=False)
+    assert words in str(caught.value)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path, "nul\0.json"):
         with pytest.raises(DataError, match="cannot be read"):
             load(path)
+
+
+def test_a_key_twice_in_a_result_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b'[{"image_id": 1, "category_id": 1, "score": 0.9, "score": 0.1, ' + MASK + b"}]")
+    with pytest.raises(DataError, match=r"image 1: annotation 0: the key 'score' occurs twice in one object"):
+        load_results(path, AnnotationSet.from_masks([(2, 2)], [], ["cup"]))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"annotations": []}', b"[3]", b"[[]]", b"[{]", b"[NaN]"])

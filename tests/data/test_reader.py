@@ -95,6 +95,62 @@ def test_key_that_only_a_late_annotation_has_decides(tmp_path: Path) -> None:
     assert data.occlude_rate.tolist() == [0.0, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("keys", "schema"),
+    [
+        ({"occlude_rate": 0.0}, "canonical"),
+        ({"visible_bbox": BOX, "bbox": BOX}, "canonical"),
+        ({"amodal_known": True}, "canonical"),
+        ({"occl_depth": 0}, "d2sa"),
+        ({"occluded_rate": 0.0}, "uoais"),
+    ],
+)
+def test_a_split_in_which_nothing_is_hidden(keys: dict[str, Any], schema: str, tmp_path: Path) -> None:
+    """No visible mask at all: the schema is that of the whole data set, and every object wholly visible."""
+    data = load(write(tmp_path, document({"segmentation": OUTLINE, **keys})), cache=False)
+    assert (data.schema, data.amodal_known.tolist(), data.occlude_rate.tolist()) == (schema, [True], [0.0])
+
+
+@pytest.mark.parametrize("key", ["invisible_mask", "occluded_mask"])
+@pytest.mark.parametrize("chunk", [1, 512])
+def test_the_hidden_part_stored_alone_gives_the_visible_mask(
+    key: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amodal.data.rows._CHUNK", chunk)
+    half = {"segmentation": OUTLINE, key: rle.encode(WHOLE ^ SEEN)}
+    polygon = {"segmentation": rle.encode(WHOLE), key: [[4, 1, 6, 1, 6, 5, 4, 5]]}
+    nothing = {"segmentation": OUTLINE, key: rle.encode(WHOLE & False)}
+    everything = {"segmentation": OUTLINE, key: rle.encode(WHOLE | True)}
+    data = load(write(tmp_path, document(half, polygon, nothing, everything)), cache=False)
+    assert data.amodal_known.all()
+    assert data.occlude_rate.tolist() == [0.5, 0.5, 0.0, 1.0]
+    np.testing.assert_array_equal(data.visible_mask(0), SEEN)
+    np.testing.assert_array_equal(data.visible_mask(1), SEEN)
+    with pytest.raises(DataError, match=f"annotation 2: visible_mask: from {key}: "):
+        load(write(tmp_path, document(half, {**half, key: {"size": [H, W], "counts": [5]}})), cache=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"occlude_rate": 0.5}, "its occlude_rate is 0.5"),
+        ({"occlude_rate": float("nan")}, "its occlude_rate is nan"),
+        ({"bbox": BOX, "visible_bbox": [2, 1, 1, 4]}, "its visible_bbox is not its bbox"),
+    ],
+)
+def test_an_occluded_object_without_visible_mask_is_refused(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="annotation 1: has no visible_mask though " + words):
+        load(write(tmp_path, document({"segmentation": OUTLINE, **keys})), cache=False)
+
+
+def test_keys_elsewhere_than_in_an_annotation_decide_nothing(tmp_path: Path) -> None:
+    content = document(
+        {"segmentation": OUTLINE, "attributes": {"visible_mask": 1, "regions": 2}, "name": '"a_segm": 3'}
+    )
+    content["info"] = {"inmodal_seg": "none"}
+    assert load(write(tmp_path, content), cache=False).schema == "coco"
+
+
 def test_ordinary_coco_knows_only_what_is_visible(tmp_path: Path) -> None:
     data = load(write(tmp_path, document({"segmentation": OUTLINE, "bbox": BOX})), cache=False)
     assert data.schema == "coco"
@@ -166,7 +222,7 @@ def test_chunks_do_not_matter(chunk: int, tmp_path: Path, monkeypatch: pytest.Mo
     assert {count.reason for count in data.dropped} == {"empty amodal mask", "polygon piece of fewer than three points"}
 
 
-@pytest.mark.parametrize("content", [document(), {"images": []}])
+@pytest.mark.parametrize("content", [document(), {"images": [], "annotations": []}])
 def test_no_annotations(content: dict[str, Any], tmp_path: Path) -> None:
     data = load(write(tmp_path, content), cache=False)
     assert len(data) == 0

@@ -88,3 +88,13 @@ def test_a_missing_file_is_one_line(files, capsys):
     truth, path, _ = files
     assert main(["evaluate", truth, str(path) + "x"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_schema_can_be_named(files, capsys):
+    truth, path, _ = files
+    assert main(["evaluate", truth, str(path), "--schema", "coco"]) == 0
+    as_modal = capsys.readouterr().out
+    assert main(["evaluate", truth, str(path)]) == 0
+    assert capsys.readouterr().out != as_modal
+    assert main(["evaluate", truth, str(path), "--schema", "canonica"]) == 2
+    assert "did you mean 'canonical'" in capsys.readouterr().err

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from amodal.data.problems import Count
 from amodal.data.store import AnnotationSet, MaskBuffer
 
-VERSION = 1  # of the layout and of what reading means; raise it when either changes
+VERSION = 2  # of the layout and of what reading means; raise it when either changes
 _MAGIC = np.frombuffer(b"amodal-1", np.uint8)
 _START = 24  # magic, checksum, length of the header
 _ALIGN = 16

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from amodal.data import rle
 from amodal.data.images import probe, read_image, safe_join
-from amodal.data.jsonfile import parse, read_bytes
 from amodal.data.mask_columns import read_masks
 from amodal.data.problems import Count, Findings, Problem
-from amodal.data.reader import load
+from amodal.data.reader import load, open_annotations, read_entries
 from amodal.data.schemas import SCHEMAS
 from amodal.data.statistics import Statistics, statistics
 from amodal.data.store import AnnotationSet
@@ -72,11 +70,12 @@ def check(path: str | Path, images: str | Path | None = None, schema: str = "aut
     if images is not None and not Path(images).is_dir():
         raise DataError("no such image folder", file=images)
     data = load(path, schema=schema, cache=False, strict=False)
+    stored = _read_stored(data)
     problems = [
         *data.problems,
         *_masks_beyond(data),
-        *_hidden_parts(data),
-        *_depth_orders(data),
+        *_hidden_parts(data, stored.hidden),
+        *_depth_orders(stored.orders),
         *_stored_values(data),
         *_twins(data),
         *_classes(data),
@@ -104,17 +103,45 @@ def _masks_beyond(data: AnnotationSet) -> Iterator[Problem]:
         yield _warning(data, row, "visible outside amodal", text)
 
 
-def _hidden_parts(data: AnnotationSet) -> Iterator[Problem]:
-    """Stored masks of the hidden part must be the amodal mask without the visible one."""
+@dataclass
+class _Stored:
+    """What stands in the file and is in no annotation set.
+
+    Attributes:
+        hidden: row of the set -> mask of the hidden part.
+        orders: (image id, id, text) of COCOA's depth orders.
+    """
+
+    hidden: dict[int, Any] = field(default_factory=dict)
+    orders: list[tuple[object, object, str]] = field(default_factory=list)
+
+
+def _read_stored(data: AnnotationSet) -> _Stored:
+    stored = _Stored()
     row_of = {number: row for row, number in enumerate(data.annotation_ids.tolist())}
-    stored: dict[int, Any] = {}
-    entries: Iterable[dict[str, Any]] = _raw_entries(data, _HIDDEN_KEYS)
-    flatten = SCHEMAS[data.schema].flatten
-    for entry in entries if flatten is None else flatten(entries, Findings(data.path, strict=False)):
+    content = open_annotations(data.path)
+    silent = Findings(data.path, strict=False)
+    entries = _with_orders(read_entries(content, content.items("annotations"), silent), stored)
+    form = SCHEMAS[data.schema]
+    for entry in entries if form.flatten is None else form.flatten(entries, silent):
         row = row_of.get(entry["id"]) if type(entry.get("id")) is int else None
         key = next((key for key in _HIDDEN_KEYS if entry.get(key) is not None), None)
         if row is not None and key is not None:
-            stored[row] = entry[key]
+            stored.hidden[row] = entry[key]
+    return stored
+
+
+def _with_orders(entries: Iterable[dict[str, Any]], stored: _Stored) -> Iterator[dict[str, Any]]:
+    """The entries as they come; notes their depth orders, which are an image's and not a region's."""
+    for entry in entries:
+        text = entry.get(_ORDER_KEY)
+        if isinstance(text, str) and text.strip():
+            stored.orders.append((entry.get("image_id"), entry.get("id"), text))
+        yield entry
+
+
+def _hidden_parts(data: AnnotationSet, stored: dict[int, Any]) -> Iterator[Problem]:
+    """Stored masks of the hidden part must be the amodal mask without the visible one."""
     if not stored:
         return
     rows = np.array(list(stored), np.int64)
@@ -145,27 +172,10 @@ def _wrong_pixels(
     return wrong
 
 
-class _Annotations(msgspec.Struct):
-    """The one list of a file that holds masks."""
-
-    annotations: list[Any] = []
-
-
-def _raw_entries(data: AnnotationSet, keys: Iterable[str]) -> list[dict[str, Any]]:
-    """The file's annotations as they stand there; none where the file has none of the keys."""
-    text = read_bytes(data.path)
-    if not any(f'"{key}"'.encode() in text for key in keys):
-        return []
-    return [entry for entry in parse(text, _Annotations, data.path).annotations if isinstance(entry, dict)]
-
-
-def _depth_orders(data: AnnotationSet) -> Iterator[Problem]:
+def _depth_orders(orders: Iterable[tuple[object, object, str]]) -> Iterator[Problem]:
     """COCOA's ``depth_constraint``, as "1-2,1-5" (region 1 lies before 2 and 5), must have no cycle."""
-    for entry in _raw_entries(data, [_ORDER_KEY]):
-        text = entry.get(_ORDER_KEY)
-        if not isinstance(text, str) or not text.strip():
-            continue
-        ids = entry.get("image_id"), entry.get("id")
+    for image_id, number, text in orders:
+        ids = image_id, number
         order: TopologicalSorter[int] = TopologicalSorter()
         try:
             for pair in text.split(","):

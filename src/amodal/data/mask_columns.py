@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from amodal.data import rle
 from amodal.data.polygons import far_outside, polygon_pieces, rasterize_batch
@@ -34,7 +35,7 @@ def read_masks(objects: Sequence[Any], sizes: rle.Ints) -> Masks:
     faults: dict[int, str] = {}
     degenerate: dict[int, int] = {}
     counts = [b""] * len(objects)
-    outlines: dict[int, list[list[float]]] = {}
+    outlines: dict[int, list[Sequence[float]]] = {}
     for row, (obj, size) in enumerate(zip(objects, sizes.tolist(), strict=True)):
         try:
             if isinstance(obj, dict):
@@ -49,6 +50,35 @@ def read_masks(objects: Sequence[Any], sizes: rle.Ints) -> Masks:
     return _check(counts, sizes[:, 0] * sizes[:, 1], faults, degenerate)
 
 
+def without_hidden(masks: Masks, hidden: dict[int, Any], key: str, sizes: rle.Ints) -> Masks:
+    """``masks`` with those rows that ``hidden`` names cut down by the hidden mask that stands there.
+
+    Args:
+        masks: M masks.
+        hidden: row -> RLE or polygons of the part to take away.
+        key: what the file calls it.
+        sizes: int64 [M, 2], (h, w) of the images.
+    """
+    rows = list(hidden)
+    cut = read_masks(list(hidden.values()), sizes[rows])
+    faults = {**masks.faults, **{rows[place]: f"from {key}: {reason}" for place, reason in cut.faults.items()}}
+    counts = [masks.buffer.counts(row) for row in range(len(masks.buffer))]
+    for place, row in enumerate(rows):
+        if row not in faults:
+            size = sizes[row].tolist()
+            rest = {"size": size, "counts": rle.compress(_complement(cut.runs.runs(place)))}
+            both = coco_mask.merge([{"size": size, "counts": counts[row]}, rest], intersect=True)
+            counts[row] = both["counts"]
+    buffer = MaskBuffer.pack(counts)
+    degenerate = {**masks.degenerate, **{rows[place]: pieces for place, pieces in cut.degenerate.items()}}
+    return Masks(buffer, rle.decompress_batch(buffer.data, buffer.offsets), faults, degenerate)
+
+
+def _complement(runs: rle.Ints) -> rle.Ints:
+    """Runs of everything outside a mask: they begin with what is not in it."""
+    return runs[1:] if runs[0] == 0 else np.concatenate([np.zeros(1, np.int64), runs])
+
+
 def _read_rle(obj: dict[str, Any], size: list[int]) -> bytes:
     counts, own = obj.get("counts"), obj.get("size")
     if not isinstance(counts, (str, bytes)) or type(own) is not list:
@@ -60,7 +90,7 @@ def _read_rle(obj: dict[str, Any], size: list[int]) -> bytes:
 
 
 def _read_outlines(
-    outlines: dict[int, list[list[float]]], sizes: rle.Ints, counts: list[bytes], faults: dict[int, str]
+    outlines: dict[int, list[Sequence[float]]], sizes: rle.Ints, counts: list[bytes], faults: dict[int, str]
 ) -> None:
     """Checks where the polygons lie, all at once, and rasterises them into ``counts``."""
     if not outlines:

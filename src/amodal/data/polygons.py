@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 _NUMBERS = {int, float}
 
 
-def polygon_pieces(obj: Any) -> tuple[list[list[float]], int]:
+def polygon_pieces(obj: Any) -> tuple[list[Sequence[float]], int]:
     """The polygons of one mask as flat lists (x0, y0, x1, y1, ...), and how many degenerate pieces fell away.
 
     ``obj`` is a list of such lists or one flat list. A piece of fewer than three points covers nothing and is left out.
@@ -28,7 +29,7 @@ def polygon_pieces(obj: Any) -> tuple[list[list[float]], int]:
     if not isinstance(obj, (list, tuple)):
         raise ValueError(f"a mask is an RLE or a list of polygons, not {_kind(obj)}")
     pieces = [obj] if obj and not isinstance(obj[0], (list, tuple)) else obj
-    kept = []
+    kept: list[Sequence[float]] = []
     for piece in pieces:
         if not isinstance(piece, (list, tuple)):
             raise ValueError(f"a polygon is a list of numbers, not {_kind(piece)}")
@@ -40,7 +41,7 @@ def polygon_pieces(obj: Any) -> tuple[list[list[float]], int]:
             raise ValueError(f"a polygon has {len(piece)} numbers, must have x and y of each point")
         # pycocotools would read four numbers as a box (x, y, w, h).
         if len(piece) >= 6:
-            kept.append(list(piece))
+            kept.append(piece)
     return kept, len(pieces) - len(kept)
 
 

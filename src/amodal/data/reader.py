@@ -7,25 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from amodal.data import cache as cached
 from amodal.data import rle
-from amodal.data.jsonfile import parse, read_bytes
+from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.problems import Findings
 from amodal.data.rows import MAX_ID, RowReader
-from amodal.data.schemas import recognise
+from amodal.data.schemas import named, recognise
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import AnnotationSet
+from amodal.errors import DataError
 
-
-class _File(msgspec.Struct):
-    """The three lists of a COCO file; annotations stay text until their turn comes."""
-
-    images: list[dict[str, Any]]
-    annotations: list[msgspec.Raw] = []
-    categories: list[dict[str, Any]] = []
+_PARTS = ("images", "annotations", "categories")
 
 
 def load(
@@ -39,7 +33,7 @@ def load(
 
     Args:
         path: COCO JSON of any schema in :data:`amodal.data.schemas.SCHEMAS`.
-        schema: name of the schema; "auto" recognises it by its keys.
+        schema: name of the schema; "auto" recognises it by the keys of its annotations.
         cache: keep the result in the user's cache folder (:mod:`amodal.data.cache`) and read it from there next time.
         known_ids: category ids in label order, of a model or another split; labels then follow them, and an annotation
             of any other category is an error. Default: the file's categories sorted by id.
@@ -57,15 +51,18 @@ def load(
 
 
 def _read(path: str | Path, schema: str, known_ids: Sequence[int] | None, findings: Findings) -> AnnotationSet:
-    data = read_bytes(path)
-    form = recognise(data, schema)
-    content = parse(data, _File, path)
-    images = _read_images(content.images, findings)
-    categories = _read_categories(content.categories, form, known_ids, findings)
+    content = open_annotations(path)
+    raws = content.items("annotations")
+    form = recognise(content.keys(raws), content.path) if schema == "auto" else named(schema)
+    if raws and form.categories is None and known_ids is None:
+        content.require("categories", content.top)
+    images = _read_images(content.objects("images"), findings)
+    categories = _read_categories(content.objects("categories"), form, known_ids, findings)
+    content.check_rest(_PARTS)
     sizes = np.array([image[2:] for image in images], np.int64).reshape(-1, 2)
     rows = {image[0]: row for row, image in enumerate(images)}
     labels = {number: label for label, (number, _) in enumerate(categories)}
-    entries = _entries(content.annotations, path, findings)
+    entries = read_entries(content, raws, findings)
     if form.flatten:
         entries = form.flatten(entries, findings)
     columns, amodal, visible = RowReader(form, rows, sizes, labels, findings).read(entries)
@@ -85,9 +82,25 @@ def _read(path: str | Path, schema: str, known_ids: Sequence[int] | None, findin
     )
 
 
-def _entries(raws: list[msgspec.Raw], path: str | Path, findings: Findings) -> Iterator[Annotation]:
+def open_annotations(path: str | Path) -> Document:
+    """The parts of an annotation file, its annotations still text. Raises DataError for a file of another kind."""
+    content = Document(read_bytes(path), path)
+    if isinstance(content.top, list):
+        raise DataError("is a list, as results files are; annotations are an object", file=path)
+    for key in ("images", "annotations"):
+        content.require(key, content.top)
+    return content
+
+
+def read_entries(content: Document, raws: list[Any], findings: Findings) -> Iterator[Annotation]:
+    """The annotations as Python objects; one that is damaged is a finding."""
     for position, raw in enumerate(raws):
-        entry = parse(raw, object, path)
+        try:
+            entry = content.value(raw)
+        except BadValueError as fault:
+            ids = (fault.entry.get("image_id"), fault.entry.get("id")) if isinstance(fault.entry, dict) else ()
+            findings.error("bad annotation", f"annotation number {position}: {fault}" if not ids else str(fault), *ids)
+            continue
         if isinstance(entry, dict):
             yield entry
         else:
@@ -129,10 +142,17 @@ def check_file_name(name: object) -> str:
     """The image's path relative to the image folder; ValueError for one that leads elsewhere."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"file_name is {name!r:.40}, must be a path relative to the image folder")
+    if not _is_text(name):
+        raise ValueError(f"file_name {name!r:.80} holds a lone surrogate, which is no character")
     outside = name.startswith(("/", "~")) or ".." in name.split("/") or name[1:2] == ":"
     if outside or "\\" in name or "://" in name or "\0" in name:
         raise ValueError(f"file_name {name!r:.80} must be a plain path inside the image folder")
     return name
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written again: JSON can hold halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _read_categories(
@@ -143,6 +163,8 @@ def _read_categories(
         number, name = entry.get("id"), entry.get("name")
         if type(number) is not int or not 0 <= number <= MAX_ID or not isinstance(name, str):
             findings.error("bad category", f"category {number!r:.40} named {name!r:.40} is not an integer and a name")
+        elif not _is_text(name):
+            findings.error("bad category", f"the name {name!r:.40} of category {number} holds a lone surrogate")
         elif names.setdefault(number, name) != name:
             findings.error("duplicate id", f"category id {number} has two names, {names[number]!r} and {name!r}")
     if known_ids is not None:

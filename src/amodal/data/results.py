@@ -13,12 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from amodal.data import rle
-from amodal.data.jsonfile import parse, read_bytes
+from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.mask_columns import Masks, read_masks
 from amodal.data.problems import Count, Findings
 from amodal.data.rows import nearest_id
@@ -94,8 +93,15 @@ def load_results(results: str | Path | Sequence[Any], annotations: AnnotationSet
 
 
 def _stream(path: str) -> Iterator[Any]:
-    for raw in parse(read_bytes(path), list[msgspec.Raw], path):
-        yield parse(raw, object, path)
+    content = Document(read_bytes(path), path)
+    if not isinstance(content.top, list):
+        raise DataError("is an object, as annotation files are; results are a list", file=path)
+    for position, item in enumerate(content.top):
+        try:
+            yield content.value(item)
+        except BadValueError as fault:  # noqa: PERF203 - each entry fails for itself
+            image_id = fault.entry.get("image_id") if isinstance(fault.entry, dict) else None
+            raise DataError(str(fault), file=path, image_id=image_id, annotation_id=position) from None
 
 
 class _Reader:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from amodal.data import rle
-from amodal.data.mask_columns import Masks, read_masks
+from amodal.data.mask_columns import Masks, read_masks, without_hidden
 from amodal.data.problems import Findings
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import MaskBuffer, measure_runs
@@ -20,6 +20,7 @@ _CHUNK = 512  # small enough for the temporary arrays to stay in the processor's
 _NOWHERE = (np.nan,) * 4
 MAX_ID = 2**63 - 1
 _FAR = 2**31  # pixels
+_SAME_BOX = 2.0  # pixels
 _NUMBERS = {int, float}
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -37,6 +38,7 @@ class _Chunk:
     boxes: list[tuple[float, ...]] = field(default_factory=list)
     amodal: list[Any] = field(default_factory=list)
     visible: list[Any] = field(default_factory=list)
+    hidden: dict[int, Any] = field(default_factory=dict)  # by place in the chunk, where it stands for the visible one
 
 
 @dataclass
@@ -86,12 +88,14 @@ class RowReader:
             amodal = entry.get(self.schema.amodal)
             if amodal is None:
                 raise _Fault("bad mask", f"has no {self.schema.amodal}")
-            visible, known = self._visible_mask(entry, amodal)
+            visible, known, hidden = self._visible_mask(entry, amodal)
             crowd = _flag(entry, "iscrowd", False)
             rate, box = self._rate(entry, number), self._box(entry, number)
         except _Fault as fault:
             self.findings.error(fault.kind, fault.message, image_id, number)
             return
+        if hidden is not None:
+            chunk.hidden[len(chunk.ids)] = hidden
         chunk.ids.append(number)  # type: ignore[arg-type]  # _check_id has seen to it
         chunk.images.append(row)
         chunk.labels.append(label)
@@ -122,21 +126,36 @@ class RowReader:
             raise _Fault("duplicate id", "id occurs twice in the file")
         self._seen.add(number)
 
-    def _visible_mask(self, entry: Annotation, amodal: Any) -> tuple[Any, bool]:
-        """The visible mask as the file has it, or the amodal one where that is what its absence means."""
+    def _visible_mask(self, entry: Annotation, amodal: Any) -> tuple[Any, bool, Any]:
+        """The visible mask, whether the amodal one is known, and the hidden mask if that alone is stored.
+
+        Where there is no visible mask, the amodal one stands for it.
+        """
         schema = self.schema
         if schema.visible is None:
-            return amodal, False
+            return amodal, False, None
         known = _flag(entry, "amodal_known", True)
         visible = entry.get(schema.visible)
         if visible is not None:
-            return visible, known
+            return visible, known, None
         if schema.absent_visible == "error":
             raise _Fault("bad mask", f"has no {schema.visible}")
+        hidden = entry.get(schema.hidden) if schema.hidden else None
+        if hidden is None:
+            self._require_unoccluded(entry)
+        return amodal, known, hidden
+
+    def _require_unoccluded(self, entry: Annotation) -> None:
+        """An annotation without visible mask must not say that a part of it is hidden."""
+        schema = self.schema
         rate = entry.get(schema.rate) if schema.rate else None
-        if isinstance(rate, (int, float)) and rate > 0:
+        if isinstance(rate, (int, float)) and not rate <= 0:
             raise _Fault("bad mask", f"has no {schema.visible} though its {schema.rate} is {rate:g}")
-        return amodal, known
+        whole, seen = (entry.get(key or "") for key in (schema.box, schema.visible_box))
+        if not (_is_box(whole) and _is_box(seen)):
+            return
+        if any(abs(a - b) > _SAME_BOX for a, b in zip(whole, seen, strict=True)):
+            raise _Fault("bad mask", f"has no {schema.visible} though its {schema.visible_box} is not its {schema.box}")
 
     def _rate(self, entry: Annotation, number: Any) -> float:
         rate = entry.get(self.schema.rate) if self.schema.rate else None
@@ -156,8 +175,9 @@ class RowReader:
         if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
             raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, must be [x, y, width, height]")
         x, y, width, height = box
-        if max(x, y, width, height) > _FAR or min(x, y, width, height) < -_FAR:
-            raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, too large for pixels")
+        # NaN is in no interval.
+        if not (-_FAR <= x <= _FAR and -_FAR <= y <= _FAR and -_FAR <= width <= _FAR and -_FAR <= height <= _FAR):
+            raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, too large for pixels or not finite")
         if width <= 0 or height <= 0:
             self.findings.note(f"{self.schema.box} without width or height (boxes come from the masks)", number)
         return x, y, x + width, y + height
@@ -178,6 +198,9 @@ class RowReader:
         amodal = read_masks(chunk.amodal, sizes)
         same = len(index) > 0 and all(a is v for a, v in zip(chunk.amodal, chunk.visible, strict=True))
         visible = amodal if same else read_masks(chunk.visible, sizes)
+        if chunk.hidden:
+            same = False
+            visible = without_hidden(visible, chunk.hidden, self.schema.hidden or "", sizes)
         self._report(columns, amodal, self.schema.amodal)
         if not same:
             visible = visible._replace(faults={r: m for r, m in visible.faults.items() if r not in amodal.faults})
@@ -225,6 +248,10 @@ def _flag(entry: Annotation, key: str, default: bool) -> bool:
     if type(value) not in (bool, int) or value not in (0, 1):
         raise _Fault("bad annotation", f"{key} is {_show(value)}, must be 0 or 1")
     return bool(value)
+
+
+def _is_box(box: Any) -> TypeGuard[list[float]]:
+    return type(box) is list and len(box) == 4 and _NUMBERS.issuperset(map(type, box))
 
 
 def nearest_id(value: object, known: Iterable[int]) -> str:

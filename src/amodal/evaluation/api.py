@@ -27,6 +27,7 @@ def evaluate(
     trust_bbox: bool = False,
     vrsp_compat: bool = False,
     per_class: bool = False,
+    schema: str = "auto",
 ) -> dict[str, Any]:
     """Every metric of one set of results, as ``metrics.json`` holds them: percent, None where undefined.
 
@@ -36,6 +37,7 @@ def evaluate(
         trust_bbox: take the truth's amodal boxes from the file instead of from the masks.
         vrsp_compat: leave visible rates of the truth above 1 unclamped, as VRSP's evaluation does.
         per_class: add ``"per_class"``: the same numbers for each class, by name.
+        schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
 
     Returns:
         ``{"mask": {...}, "box": {...}, "visible": {...}, "images": n, "instances": n, "coverage": share}``.
@@ -47,7 +49,7 @@ def evaluate(
     Warns:
         UserWarning: the results look cut at a score threshold, which costs AP.
     """
-    return prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat).metrics(per_class)
+    return prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, schema=schema).metrics(per_class)
 
 
 def prepare(
@@ -56,12 +58,13 @@ def prepare(
     *,
     trust_bbox: bool = False,
     vrsp_compat: bool = False,
+    schema: str = "auto",
 ) -> Evaluation:
     """Reads both sides once, for metrics, levels, curves and matches of the same results; see :func:`evaluate`."""
     from amodal.data.reader import load
     from amodal.data.results import load_results
 
-    annotations = load(fspath(gt)) if isinstance(gt, (str, PathLike)) else gt
+    annotations = load(fspath(gt), schema=schema) if isinstance(gt, (str, PathLike)) else gt
     detections = load_results(fspath(results) if isinstance(results, PathLike) else results, annotations)
     threshold = _cut_at(detections)
     if threshold is not None:

@@ -19,7 +19,7 @@ def check(ann: Path, images: Path | None = None, schema: str = "auto", limit: in
     Args:
         ann: annotation file (JSON) in any known schema.
         images: folder of the images; every one is then decoded and compared with its annotated size.
-        schema: schema of the file; "auto" recognises it by its keys.
+        schema: schema of the file; "auto" recognises it by the keys of its annotations.
         limit: how many problems of each kind to print; 0 prints all.
     """
     from amodal.data.check import check as run

@@ -11,7 +11,7 @@ def convert(src: str, out: str, schema: str = "auto") -> None:
     Args:
         src: annotation file of any known schema (JSON).
         out: file to write.
-        schema: schema of the source; "auto" recognises it by its keys.
+        schema: schema of the source; "auto" recognises it by the keys of its annotations.
     """
     from amodal.data import canonical
     from amodal.data.reader import load

@@ -12,6 +12,7 @@ def evaluate(
     trust_bbox: bool = False,
     vrsp_compat: bool = False,
     per_class: bool = False,
+    schema: str = "auto",
 ) -> None:
     """Metrics of a results file against an annotation file: AP, AR, AP by occlusion, mIoU, in percent. Needs no model.
 
@@ -24,6 +25,7 @@ def evaluate(
         vrsp_compat: leave visible rates of the truth above 1 unclamped; such objects are then ignored, as in the
             evaluation that earlier work uses.
         per_class: numbers for each class, too.
+        schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
     """
     import json
     import sys
@@ -34,7 +36,7 @@ def evaluate(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        metrics = run(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, per_class=per_class)
+        metrics = run(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, per_class=per_class, schema=schema)
     print(table(metrics))
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)

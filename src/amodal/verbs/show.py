@@ -24,7 +24,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         images: folder of the images.
         out: folder for the pictures.
         limit: how many pictures at most; 0 draws all.
-        schema: schema of the file; "auto" recognises it by its keys.
+        schema: schema of the file; "auto" recognises it by the keys of its annotations.
         size: pixels of a picture's longer side at most. Larger images are reduced to it, smaller ones enlarged by a
             whole factor, towards 900 pixels, so that hatching and text can be read; 0: every image at its own size.
     """

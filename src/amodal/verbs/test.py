@@ -12,6 +12,7 @@ def test(
     out: Path = Path("runs/test"),  # noqa: PT028
     device: str = "auto",  # noqa: PT028
     batch: int = 1,  # noqa: PT028
+    schema: str = "auto",  # noqa: PT028
 ) -> None:
     """Predict annotated images (scores from 0.05 on) and evaluate the predictions.
 
@@ -26,6 +27,7 @@ def test(
         out: folder for the results.
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
         batch: images of equal size that go through the network together.
+        schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
     """
     from amodal.errors import ConfigError
     from amodal.predict.team import hold_as_main
@@ -34,4 +36,4 @@ def test(
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
     with hold_as_main(out):
-        run_test(checkpoint, annotations, images, out, device=device, batch=batch)
+        run_test(checkpoint, annotations, images, out, device=device, batch=batch, schema=schema)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 
 from amodal.data.schemas import aisf, aistron, canonical, coco, cocoa, d2sa, kins, kins2020, uoais
 from amodal.data.schemas.schema import Schema
 from amodal.errors import DataError, nearest
 
-# The first whose marks all occur is taken, so the special ones stand before the general ones.
+# The first whose marks occur is taken, so the special ones stand before the general ones.
 _ORDER = (
     cocoa.SCHEMA,
     cocoa.WITH_STUFF,
@@ -24,22 +24,34 @@ _ORDER = (
 )
 SCHEMAS: dict[str, Schema] = {schema.name: schema for schema in _ORDER}
 
+_WITHOUT_MASKS = {
+    "caption": "image captions (COCO's captions_*.json)",
+    "segments_info": "panoptic segments (COCO's panoptic_*.json), whose masks lie in PNG files",
+    "keypoints": "keypoints without masks",
+    "bbox": "boxes without masks",
+    "category_id": "labels without masks",
+}
+"""Key of an annotation -> what its file holds, for files that hold no masks."""
 
-def recognise(data: bytes, name: str) -> Schema:
-    """The schema called ``name``, or for "auto" the one whose keys occur in the file's text ``data``.
 
-    All of the text is looked at, because optional keys may be absent from the first annotations. A file without any
-    annotation reads as canonical. Raises DataError for an unknown name.
+def named(name: str) -> Schema:
+    """The schema called ``name``; raises DataError for an unknown one."""
+    if name not in SCHEMAS:
+        raise DataError(f"unknown schema {name!r}{nearest(name, ['auto', *SCHEMAS])}")
+    return SCHEMAS[name]
+
+
+def recognise(keys: Collection[str], path: str) -> Schema:
+    """The schema of a file whose annotations have ``keys``, each in at least one of them.
+
+    Keys of all annotations count, because optional ones may be absent from the first. No annotation, and so no key,
+    reads as canonical. Raises DataError for annotations that hold no masks.
     """
-    if name != "auto":
-        if name not in SCHEMAS:
-            raise DataError(f"unknown schema {name!r}{nearest(name, ['auto', *SCHEMAS])}")
-        return SCHEMAS[name]
+    if not keys:
+        return canonical.SCHEMA
     for schema in _ORDER:
-        if all(_occurs(key, data) for key in schema.marks):
+        alternatives = schema.one_of or schema.marks
+        if all(key in keys for key in schema.marks) and any(key in keys for key in alternatives):
             return schema
-    return canonical.SCHEMA
-
-
-def _occurs(key: str, data: bytes) -> bool:
-    return re.search(b'"' + key.encode() + rb'"\s*:', data) is not None
+    what = next((what for key, what in _WITHOUT_MASKS.items() if key in keys), "no masks")
+    raise DataError(f"holds {what}: no annotation has a segmentation", file=path)

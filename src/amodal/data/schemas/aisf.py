@@ -4,7 +4,8 @@ from amodal.data.schemas.schema import Schema
 
 SCHEMA = Schema(
     name="aisf",
-    marks=("i_segmentation",),
+    marks=("segmentation",),
+    one_of=("i_segmentation", "i_bbox"),
     amodal="segmentation",
     visible="i_segmentation",
     empty_classes=frozenset({"rider"}),

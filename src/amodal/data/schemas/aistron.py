@@ -8,7 +8,8 @@ from amodal.data.schemas.schema import Schema
 
 SCHEMA = Schema(
     name="aistron",
-    marks=("amodal_segm", "visible_segm"),
+    marks=(),
+    one_of=("amodal_segm", "visible_segm"),
     amodal="amodal_segm",
     visible="visible_segm",
     box="amodal_bbox",

@@ -42,6 +42,7 @@ SCHEMA = Schema(
     marks=("regions",),
     amodal="segmentation",
     visible="visible_mask",
+    hidden="invisible_mask",
     box=None,
     rate="occlude_rate",
     absent_visible="unoccluded",

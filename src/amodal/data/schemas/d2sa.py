@@ -7,5 +7,5 @@ from dataclasses import replace
 
 from amodal.data.schemas import canonical
 
-D2SA = replace(canonical.SCHEMA, name="d2sa", marks=("visible_mask", "occl_depth"))
-COCOA_CLS = replace(canonical.SCHEMA, name="cocoa_cls", marks=("visible_mask", "invisible_mask"))
+D2SA = replace(canonical.SCHEMA, name="d2sa", marks=("segmentation", "occl_depth"), one_of=())
+COCOA_CLS = replace(canonical.SCHEMA, name="cocoa_cls", marks=("segmentation", "visible_mask", "invisible_mask"))

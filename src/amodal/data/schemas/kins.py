@@ -8,7 +8,8 @@ from amodal.data.schemas.schema import Schema
 
 SCHEMA = Schema(
     name="kins",
-    marks=("inmodal_seg",),
+    marks=("segmentation",),
+    one_of=("inmodal_seg", "inmodal_bbox"),
     amodal="segmentation",
     visible="inmodal_seg",
     empty_classes=frozenset({"rider"}),

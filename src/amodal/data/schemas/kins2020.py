@@ -7,7 +7,8 @@ from amodal.data.schemas.schema import Schema
 
 SCHEMA = Schema(
     name="kins2020",
-    marks=("a_segm", "i_segm"),
+    marks=(),
+    one_of=("a_segm", "i_segm"),
     amodal="a_segm",
     visible="i_segm",
     box="a_bbox",

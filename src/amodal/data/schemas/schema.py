@@ -17,9 +17,12 @@ class Schema:
 
     Attributes:
         name: what ``--schema`` calls it.
-        marks: keys by which it is recognised; all must occur somewhere in the file.
+        marks: keys by which it is recognised; each must stand in some annotation of the file.
+        one_of: further ones, of which one is enough.
         amodal: key of the amodal mask.
         visible: key of the visible mask, or None where the format has none.
+        hidden: key of the hidden mask; where only that one is stored, the visible mask is the amodal one without it.
+        visible_box: key of the visible box, xywh pixels.
         box: key of the amodal box, xywh pixels.
         rate: key of the occlusion rate, a fraction.
         absent_visible: what an absent visible mask means: "unoccluded" (the amodal mask), "error", or "modal" (the one
@@ -33,6 +36,9 @@ class Schema:
     marks: tuple[str, ...]
     amodal: str
     visible: str | None
+    one_of: tuple[str, ...] = ()
+    hidden: str | None = None
+    visible_box: str | None = None
     box: str | None = "bbox"
     rate: str | None = None
     absent_visible: Literal["unoccluded", "error", "modal"] = "error"

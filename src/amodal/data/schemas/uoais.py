@@ -4,9 +4,12 @@ from amodal.data.schemas.schema import Schema
 
 SCHEMA = Schema(
     name="uoais",
-    marks=("visible_mask", "occluded_rate"),
+    marks=("segmentation",),
+    one_of=("occluded_rate", "occluded_mask"),
     amodal="segmentation",
     visible="visible_mask",
+    hidden="occluded_mask",
+    visible_box="visible_bbox",
     rate="occluded_rate",
     absent_visible="unoccluded",
 )
