@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from amodal.data import cache, canonical, rle
+from amodal.data import cache, canonical, reader, rle
 from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
@@ -296,6 +298,47 @@ def test_cache_gives_the_same_set_and_follows_the_file(tmp_path: Path, monkeypat
     write(tmp_path, document(SCHEMA_CASES["kins"]))
     assert len(load(path)) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1  # the old state's entry is gone
+
+
+def test_cache_sees_a_change_anywhere_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same length and time, as ``cp -p``, ``touch -r`` and reproducible archives leave it."""
+    monkeypatch.setenv("AMODAL_CACHE", str(tmp_path / "cache"))
+    content = document(*[SCHEMA_CASES["kins"]] * 3)
+    content["annotations"][0]["remark"] = content["annotations"][2]["remark"] = "x" * 2**21
+    path = write(tmp_path, content)
+    before = path.stat()
+    assert load(path).labels.tolist() == [1, 1, 1]
+    content["annotations"][1]["category_id"] = 1
+    write(tmp_path, content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert load(path).labels.tolist() == [1, 0, 1]
+
+
+def test_cache_of_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMODAL_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path, document(SCHEMA_CASES["kins"]))
+    read = reader.read_bytes
+
+    def read_and_change(name: Any) -> bytes:
+        data = read(name)
+        write(tmp_path, document(*[SCHEMA_CASES["kins"]] * 2))
+        return data
+
+    monkeypatch.setattr(reader, "read_bytes", read_and_change)
+    assert len(load(path)) == 1
+    monkeypatch.setattr(reader, "read_bytes", read)
+    assert len(load(path)) == 2
+
+
+def test_cache_leaves_pipes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMODAL_CACHE", str(tmp_path / "cache"))
+    text = json.dumps(document(SCHEMA_CASES["kins"]))
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=[text])
+    writer.start()
+    assert len(load(tmp_path / "pipe")) == 1
+    writer.join()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "header", "empty"])

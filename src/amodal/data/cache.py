@@ -1,7 +1,8 @@
 """Checked annotation sets kept as flat files, so that the second reading of a big file is a read of one buffer.
 
-An entry belongs to a path, the file's size, time and the hash of its ends, the schema and the version of this format.
-It holds a checksum: a damaged entry is a miss and gets rewritten. Entries live in ``$AMODAL_CACHE``, else in
+An entry belongs to a path, the hash of all that the file holds, the schema and the version of this format. The hash of
+a new entry is that of the very bytes that were read, so a file that changes meanwhile is a miss, too. An entry holds a
+checksum: a damaged one is a miss and gets rewritten. Entries live in ``$AMODAL_CACHE``, else in
 ``$XDG_CACHE_HOME/amodal``, else in ``~/.cache/amodal``; a folder that cannot be written means no cache.
 """
 
@@ -27,7 +28,7 @@ VERSION = 2  # of the layout and of what reading means; raise it when either cha
 _MAGIC = np.frombuffer(b"amodal-1", np.uint8)
 _START = 24  # magic, checksum, length of the header
 _ALIGN = 16
-_ENDS = 2**20
+_BLOCK = 2**20
 
 
 class _Array(msgspec.Struct):
@@ -60,21 +61,43 @@ def folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "amodal"
 
 
-def entry_path(path: str | Path, schema: str, known_ids: Sequence[int] | None) -> Path | None:
-    """The entry of a file as it is now; None where the file cannot be looked at."""
+def find(path: str | Path, schema: str, known_ids: Sequence[int] | None) -> AnnotationSet | None:
+    """The set of a file as it is now, if there is an entry of it; None otherwise, and for anything but a plain file."""
     try:
         source = Path(path).resolve()
-        state = source.stat()
+        owner = _owner(source, schema, known_ids)
+        # A first reading must not hash the file twice, and looking must not use up a pipe.
+        if not source.is_file() or not any(folder().glob(f"{owner}-*.bin")):
+            return None
+        state = _start_hash()
         with source.open("rb") as stream:
-            ends = stream.read(_ENDS)
-            stream.seek(max(0, state.st_size - _ENDS))
-            ends += stream.read(_ENDS)
-        home = folder()
+            while block := stream.read(_BLOCK):
+                state.update(block)
+        return read(folder() / f"{owner}-{state.hexdigest()}.bin")
     except (OSError, ValueError, RuntimeError):
         return None
-    who = hashlib.sha256(repr((str(source), schema, known_ids and list(known_ids))).encode()).hexdigest()[:24]
-    now = hashlib.sha256(repr((VERSION, state.st_size, state.st_mtime_ns)).encode() + ends).hexdigest()[:24]
-    return home / f"{who}-{now}.bin"
+
+
+def entry_path(path: str | Path, data: bytes, schema: str, known_ids: Sequence[int] | None) -> Path | None:
+    """Where the set of a file belongs that holds ``data``; None where there is no place for it."""
+    try:
+        source = Path(path).resolve()
+        if not source.is_file():
+            return None
+        state = _start_hash()
+        state.update(data)
+        return folder() / f"{_owner(source, schema, known_ids)}-{state.hexdigest()}.bin"
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _owner(source: Path, schema: str, known_ids: Sequence[int] | None) -> str:
+    ids = None if known_ids is None else [int(number) for number in known_ids]
+    return hashlib.sha256(repr((str(source), schema, ids)).encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+def _start_hash() -> Any:
+    return hashlib.sha256(f"{VERSION}:".encode())
 
 
 def save(annotations: AnnotationSet, entry: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from amodal.data import rle
 from amodal.data.images import probe, read_image, safe_join
+from amodal.data.jsonfile import read_bytes
 from amodal.data.mask_columns import read_masks
 from amodal.data.problems import Count, Findings, Problem
 from amodal.data.reader import load, open_annotations, read_entries
@@ -119,7 +120,7 @@ class _Stored:
 def _read_stored(data: AnnotationSet) -> _Stored:
     stored = _Stored()
     row_of = {number: row for row, number in enumerate(data.annotation_ids.tolist())}
-    content = open_annotations(data.path)
+    content = open_annotations(read_bytes(data.path), data.path)
     silent = Findings(data.path, strict=False)
     entries = _with_orders(read_entries(content, content.items("annotations"), silent), stored)
     form = SCHEMAS[data.schema]

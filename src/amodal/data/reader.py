@@ -40,18 +40,21 @@ def load(
         strict: raise DataError at the first error; otherwise errors are kept in ``problems`` and their annotations left
             out.
     """
-    entry = cached.entry_path(path, schema, known_ids) if cache else None
-    stored = cached.read(entry) if entry else None
+    stored = cached.find(path, schema, known_ids) if cache else None
     if stored is not None:
         return replace(stored, path=str(path))
-    result = _read(path, schema, known_ids, Findings(str(path), strict))
-    if entry and not result.problems:
+    data = read_bytes(path)
+    result = _read(data, path, schema, known_ids, Findings(str(path), strict))
+    entry = cached.entry_path(path, data, schema, known_ids) if cache and not result.problems else None
+    if entry:
         cached.save(result, entry)
     return result
 
 
-def _read(path: str | Path, schema: str, known_ids: Sequence[int] | None, findings: Findings) -> AnnotationSet:
-    content = open_annotations(path)
+def _read(
+    data: bytes, path: str | Path, schema: str, known_ids: Sequence[int] | None, findings: Findings
+) -> AnnotationSet:
+    content = open_annotations(data, path)
     raws = content.items("annotations")
     form = recognise(content.keys(raws), content.path) if schema == "auto" else named(schema)
     if raws and form.categories is None and known_ids is None:
@@ -82,9 +85,9 @@ def _read(path: str | Path, schema: str, known_ids: Sequence[int] | None, findin
     )
 
 
-def open_annotations(path: str | Path) -> Document:
+def open_annotations(data: bytes, path: str | Path) -> Document:
     """The parts of an annotation file, its annotations still text. Raises DataError for a file of another kind."""
-    content = Document(read_bytes(path), path)
+    content = Document(data, path)
     if isinstance(content.top, list):
         raise DataError("is a list, as results files are; annotations are an object", file=path)
     for key in ("images", "annotations"):
