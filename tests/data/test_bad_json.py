@@ -152,3 +152,78 @@ def test_broken_results_file(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"results\.json"):
         load_results(path, AnnotationSet.from_masks([(2, 2)], [], ["cup"]))
+
+
+NUMBERS = {"NaN": b"NaN", "Infinity": b"Infinity", "-Infinity": b"-Infinity", "1e400": b"1e400", "long": b"1" * 5000}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_beyond_json_are_read_where_nobody_needs_them(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(
+        WHOLE.replace(b'"category_id"', b'"score": ' + NUMBERS[number] + b', "x": "\\ud800", "category_id"')
+    )
+    assert load(path, cache=False).annotation_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"image_id": 1', b'"image_id": @', "annotation 1: image_id"),
+        (b'"category_id": 1', b'"category_id": @', "annotation 1: category_id"),
+        (b'"category_id": 1', b'"category_id": 1, "iscrowd": @', "annotation 1: iscrowd"),
+        (b'"category_id": 1', b'"category_id": 1, "bbox": [0, @, 2, 2]', "annotation 1: bbox"),
+        (b'"counts": "04"', b'"counts": [@]', "annotation 1: segmentation: counts"),
+        (b'"size": [2, 2]', b'"size": [2, @]', "annotation 1: segmentation: size"),
+        (MASK, b'"segmentation": [[0, 0, 2, 0, @, 2]]', "annotation 1: segmentation: a polygon"),
+        (b'"height": 2', b'"height": @', "image 1: height"),
+        (b'{"id": 1, "image_id"', b'{"id": @, "image_id"', "annotation number 0: id"),
+        (b'{"id": 1, "name"', b'{"id": @, "name"', "category"),
+    ],
+)
+def test_numbers_beyond_json_are_named_where_they_matter(
+    old: bytes, new: bytes, words: str, number: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ann.json"
+    content = WHOLE.replace(b'"category_id"', b'"occlude_rate": 0, "category_id"')
+    path.write_bytes(content.replace(old, new.replace(b"@", NUMBERS[number])))
+    with pytest.raises(DataError) as caught:
+        load(path, cache=False)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        (b'"cup"', "of category 1 holds a lone surrogate"),
+        (b'"a.png"', "image 1: file_name '\\ud800' holds a lone surrogate"),
+        (b'"04"', "annotation 1: segmentation: "),
+    ],
+)
+def test_a_lone_surrogate_is_named_where_it_matters(old: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.json"
+    path.write_bytes(WHOLE.replace(old, b'"\\ud800"'))
+    with pytest.raises(DataError) as caught:
+        load(path, cache=False)
+    assert words in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("key", ["image_id", "category_id", "score", "bbox"])
+def test_numbers_beyond_json_in_results(key: str, number: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    values = {"image_id": b"1", "category_id": b"1", "score": b"0.5", "bbox": b"[0, 0, 2, 2]", "x": NUMBERS[number]}
+    truth = AnnotationSet.from_masks([(2, 2)], [], ["cup"])
+
+    def write() -> None:
+        pairs = [b'"' + name.encode() + b'": ' + value for name, value in values.items()]
+        path.write_bytes(b"[{" + b", ".join([*pairs, MASK]) + b"}]")
+
+    write()
+    assert load_results(path, truth).scores.tolist() == [0.5]
+    values[key] = b"[0, 0, 2, " + NUMBERS[number] + b"]" if key == "bbox" else NUMBERS[number]
+    write()
+    with pytest.raises(DataError, match=f"annotation 0: {key} is"):
+        load_results(path, truth)

@@ -124,6 +124,17 @@ def test_cocoa_regions_and_depth_order(tmp_path: Path) -> None:
     assert coverage(load(cocoa(tmp_path / "a.json", "1-2", right), cache=False)) == 1.0
 
 
+def test_a_file_of_crowds_is_told(tmp_path: Path) -> None:
+    annotations = [
+        entry(i, mask(2 * i, 2, 2 * i + 2, 9), mask(2 * i, 2, 2 * i + 2, 9), iscrowd=i > 1) for i in (1, 2, 3)
+    ]
+    report = check(write(tmp_path / "a.json", annotations))
+    assert found(report) == [("crowds", "warning", None, None)]
+    assert "2 of 3 annotations are crowds (iscrowd 1)" in report.problems[0].message
+    annotations[1]["iscrowd"] = 0
+    assert check(write(tmp_path / "a.json", annotations)).problems == []
+
+
 def test_twins_empty_classes_and_shared_files(tmp_path: Path) -> None:
     square = mask(2, 2, 12, 12)
     images = [{"id": i, "file_name": "a.png", "height": HEIGHT, "width": WIDTH} for i in (1, 2)]

@@ -78,6 +78,7 @@ def check(path: str | Path, images: str | Path | None = None, schema: str = "aut
         *_hidden_parts(data, stored.hidden),
         *_depth_orders(stored.orders),
         *_stored_values(data),
+        *_crowds(data),
         *_twins(data),
         *_classes(data),
         *_file_names(data),
@@ -217,6 +218,15 @@ def _twins(data: AnnotationSet) -> Iterator[Problem]:
         if before != row:
             text = f"same class and amodal mask as annotation {data.annotation_ids[before]}"
             yield _warning(data, row, "duplicate instance", text)
+
+
+def _crowds(data: AnnotationSet) -> Iterator[Problem]:
+    """Crowds are no objects; a file of many is rather one whose writer sets iscrowd for every RLE."""
+    crowds = int(data.crowd.sum())
+    if crowds and 2 * crowds >= len(data):
+        text = f"{crowds} of {len(data)} annotations are crowds (iscrowd 1): they are no objects and nothing learns or"
+        text += " counts them. Some tools write iscrowd 1 with every RLE mask; set it to 0 if they are objects"
+        yield Problem("crowds", "warning", None, None, text)
 
 
 def _classes(data: AnnotationSet) -> Iterator[Problem]:

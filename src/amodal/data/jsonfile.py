@@ -20,7 +20,7 @@ import numpy as np
 from amodal.errors import DataError, nearest
 
 _BOM = b"\xef\xbb\xbf"
-_MAX_DIGITS = 4000  # Python refuses to read integers of more than 4,300
+_MAX_DIGITS = 300  # a float holds integers of up to 308
 _SPACED = re.compile(rb'"\s+:')
 _KEY_END = re.compile(rb'"\s*:')
 _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
@@ -208,7 +208,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int | float:
-    """The integer, or infinity for one that no reader takes; where it matters, infinity is refused."""
+    """The integer, or infinity for one beyond all floats; where it matters, infinity is refused."""
     return int(text) if len(text) <= _MAX_DIGITS else math.copysign(math.inf, -1 if text[0] == "-" else 1)
 
 

@@ -53,6 +53,7 @@ class Findings:
 
     def error(self, kind: str, message: str, image_id: object = None, annotation_id: object = None) -> None:
         """Raises DataError, or keeps the problem where not strict."""
+        image_id, annotation_id = printable(image_id), printable(annotation_id)
         if self.strict:
             raise DataError(message, file=self.path, image_id=image_id, annotation_id=annotation_id)
         self.problems.append(Problem(kind, "error", image_id, annotation_id, message))
@@ -74,6 +75,11 @@ class Findings:
     def noted(self) -> list[Count]:
         """Counted remarks."""
         return [Count(reason, times, tuple(ids)) for reason, (times, ids) in self._noted.items()]
+
+
+def printable(number: object) -> object:
+    """An id as a message can show it: text without control characters and halves of characters."""
+    return repr(number)[1:-1] if isinstance(number, str) else number
 
 
 def _count(table: dict[str, tuple[int, list[object]]], reason: str, example: object, times: int) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from amodal.data import rle
 from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.mask_columns import Masks, read_masks
-from amodal.data.problems import Count, Findings
+from amodal.data.problems import Count, Findings, printable
 from amodal.data.rows import nearest_id
 from amodal.data.store import AnnotationSet, MaskBuffer, measure_runs
 from amodal.errors import DataError
@@ -100,7 +100,7 @@ def _stream(path: str) -> Iterator[Any]:
         try:
             yield content.value(item)
         except BadValueError as fault:  # noqa: PERF203 - each entry fails for itself
-            image_id = fault.entry.get("image_id") if isinstance(fault.entry, dict) else None
+            image_id = printable(fault.entry.get("image_id")) if isinstance(fault.entry, dict) else None
             raise DataError(str(fault), file=path, image_id=image_id, annotation_id=position) from None
 
 
@@ -159,7 +159,8 @@ class _Reader:
             score, box = _score(entry.get("score")), _box(entry.get("bbox"))
             self._check_keys(entry)
         except ValueError as error:
-            raise DataError(str(error), file=self.findings.path, image_id=image_id, annotation_id=position) from None
+            where = printable(image_id)
+            raise DataError(str(error), file=self.findings.path, image_id=where, annotation_id=position) from None
         return row, label, score, box
 
     def _check_keys(self, entry: dict[str, Any]) -> None:
@@ -206,4 +207,7 @@ def _box(value: Any) -> tuple[float, ...]:
 
 
 def _is_pixel(side: Any) -> bool:
-    return isinstance(side, (int, float, np.number)) and not isinstance(side, bool) and abs(float(side)) < 2**31
+    if isinstance(side, bool) or not isinstance(side, (int, float, np.number)):
+        return False
+    number: Any = side
+    return bool(abs(number) < 2**31)  # NaN is not

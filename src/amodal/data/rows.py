@@ -61,6 +61,7 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self._seen: set[int] = set()
+        self._position = -1
         self._columns: list[Columns] = []
         self._amodal: list[MaskBuffer] = []
         self._visible: list[MaskBuffer] = []
@@ -81,6 +82,7 @@ class RowReader:
 
     def _read_entry(self, entry: Annotation, chunk: _Chunk) -> None:
         number, image_id = entry.get("id"), entry.get("image_id")
+        self._position += 1
         try:
             row = self._image_row(image_id)
             label = self._label(entry.get("category_id"))
@@ -92,7 +94,10 @@ class RowReader:
             crowd = _flag(entry, "iscrowd", False)
             rate, box = self._rate(entry, number), self._box(entry, number)
         except _Fault as fault:
-            self.findings.error(fault.kind, fault.message, image_id, number)
+            if isinstance(number, (int, str)):
+                self.findings.error(fault.kind, fault.message, image_id, number)
+            else:  # such as NaN, which names nothing
+                self.findings.error(fault.kind, f"annotation number {self._position}: {fault.message}", image_id)
             return
         if hidden is not None:
             chunk.hidden[len(chunk.ids)] = hidden
