@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amodal.data.images import safe_join
+from amodal.data.problems import Count
 from amodal.data.reader import load as load_annotations
+from amodal.data.told import tell
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
+from amodal.evaluation.remarks import rate_remarks, unjudged
 from amodal.files import write_rows
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
@@ -86,6 +90,10 @@ def run_test(
     truth = load_annotations(annotations, schema=schema)
     items = list_items(truth, images)
     team = Team(device)
+    if team.is_main:
+        tell(truth)
+        for remark in rate_remarks(truth):
+            print(f"warning: {remark}", file=sys.stderr)
     model = load(checkpoint, team.device)
     category_of = match_classes(model, truth)
     started = time.monotonic()
@@ -96,10 +104,12 @@ def run_test(
         return {}
     _require_all_read(outcome, annotations)
     results = translate(outcome.results, category_of)
+    lost = [result["category_id"] for result in outcome.results if category_of[result["category_id"]] is None]
     write_rows(out / "predictions.json", results)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
         evaluation = prepare(truth, results)
+    tell(evaluation.detections, [*_not_annotated(model, lost), *unjudged(evaluation)])
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
@@ -156,6 +166,13 @@ def translate(results: list[dict[str, Any]], category_of: Mapping[int, int | Non
     """Results with the annotations' category ids; those of classes that are not annotated are left out."""
     translated = [{**result, "category_id": category_of[result["category_id"]]} for result in results]
     return [result for result in translated if result["category_id"] is not None]
+
+
+def _not_annotated(model: AmodalRCNN, lost: list[int]) -> list[Count]:
+    """Detections, given as category ids of the checkpoint, that :func:`translate` leaves out."""
+    names = dict(zip(model.category_ids, model.class_names, strict=True))
+    examples = tuple(names[number] for number in sorted(set(lost))[:5])
+    return [Count("detection of a class that is not annotated", len(lost), examples)] if lost else []
 
 
 def _require_all_read(outcome: jobs.Outcome, annotations: Path) -> None:

@@ -32,8 +32,8 @@ def source(tmp_path: Path) -> Path:
 
 def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert(str(source(tmp_path)), str(tmp_path / "new" / "out.json"))
-    said = capsys.readouterr().out
-    for line in ("dropped 1: empty amodal mask (e.g. 2)", "dropped 1: class without instances (e.g. rider)"):
+    said = capsys.readouterr().err
+    for line in ("left out 1: empty amodal mask (e.g. 2)", "left out 1: class without instances (e.g. rider)"):
         assert line in said
     data = load(tmp_path / "new" / "out.json", cache=False)
     assert (data.schema, data.category_ids, data.annotation_ids.tolist()) == ("canonical", [7], [1])

@@ -25,10 +25,10 @@ from amodal.data.problems import Count, Findings, Problem
 from amodal.data.reader import load, open_annotations, read_entries
 from amodal.data.schemas import SCHEMAS
 from amodal.data.statistics import Statistics, statistics
-from amodal.data.store import AnnotationSet
+from amodal.data.store import RATE_TOLERANCE, AnnotationSet
+from amodal.data.told import crowds
 from amodal.errors import DataError
 
-RATE_TOLERANCE = 0.02
 BOX_TOLERANCE = 2.0  # pixels; COCO's own boxes are rounded polygons
 _ORDER_KEY = "depth_constraint"
 _HIDDEN_KEYS = ("invisible_mask", "occluded_mask")
@@ -222,11 +222,8 @@ def _twins(data: AnnotationSet) -> Iterator[Problem]:
 
 def _crowds(data: AnnotationSet) -> Iterator[Problem]:
     """Crowds are no objects; a file of many is rather one whose writer sets iscrowd for every RLE."""
-    crowds = int(data.crowd.sum())
-    if crowds and 2 * crowds >= len(data):
-        text = f"{crowds} of {len(data)} annotations are crowds (iscrowd 1): they are no objects and nothing learns or"
-        text += " counts them. Some tools write iscrowd 1 with every RLE mask; set it to 0 if they are objects"
-        yield Problem("crowds", "warning", None, None, text)
+    if data.crowd.any() and 2 * int(data.crowd.sum()) >= len(data):
+        yield Problem("crowds", "warning", None, None, crowds(data))
 
 
 def _classes(data: AnnotationSet) -> Iterator[Problem]:

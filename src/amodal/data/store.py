@@ -22,6 +22,9 @@ Floats = npt.NDArray[np.float64]
 OCCLUDED = 0.15
 """Hidden share above which an object counts as occluded: in metrics, priors, statistics and pictures."""
 
+RATE_TOLERANCE = 0.02
+"""How far a stored occlusion rate may lie from that of the masks and still be taken for the same."""
+
 
 @dataclass
 class MaskBuffer:

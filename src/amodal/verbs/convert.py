@@ -15,13 +15,14 @@ def convert(src: str, out: str, schema: str = "auto") -> None:
     """
     from amodal.data import canonical
     from amodal.data.reader import load
+    from amodal.data.told import examples, tell
 
     annotations = load(src, schema=schema, cache=False)
+    tell(annotations)
     canonical.write(annotations, out)
     print(f"{src}: {annotations.schema}, {len(annotations.image_ids)} images, {len(annotations)} annotations kept")
-    for verb, counts in (("dropped", annotations.dropped), ("kept", annotations.noted)):
-        for reason, times, examples in counts:
-            print(f"{verb} {times}: {reason} (e.g. {', '.join(map(str, examples))})")
+    for count in annotations.noted:
+        print(f"kept {count.times}: {count.reason} (e.g. {examples(count)})")
     if not annotations.dropped:
         print("nothing dropped")
     print(f"wrote {out}")

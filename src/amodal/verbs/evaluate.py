@@ -31,15 +31,19 @@ def evaluate(
     import sys
     import warnings
 
-    from amodal.evaluation import evaluate as run
-    from amodal.evaluation import table
+    from amodal.data.told import tell
+    from amodal.evaluation import prepare, table
+    from amodal.evaluation.remarks import rate_remarks, unjudged
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        metrics = run(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, per_class=per_class, schema=schema)
+        evaluation = prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, schema=schema)
+    tell(evaluation.annotations)
+    tell(evaluation.detections, unjudged(evaluation))
+    metrics = evaluation.metrics(per_class)
     print(table(metrics))
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+    for text in (*(warning.message for warning in caught), *rate_remarks(evaluation.annotations)):
+        print(f"warning: {text}", file=sys.stderr)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -44,6 +44,7 @@ def fit(
         settings: how it is fitted.
     """
     from amodal.data.reader import load
+    from amodal.data.told import tell
     from amodal.errors import ConfigError
     from amodal.priors.prior_io import SETTINGS
 
@@ -58,6 +59,9 @@ def fit(
         raise ConfigError(f"--{key.replace('_', '-')} {rule}") from None
     annotations = load(ann, schema=schema)
     other = None if val is None else load(val, schema=schema)
+    for read in (annotations, other):
+        if read is not None:
+            tell(read)
     _fit(annotations, other, out, config, checkpoint, images, device)
 
 

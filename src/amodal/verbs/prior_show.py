@@ -54,6 +54,7 @@ def show(
     from tqdm import tqdm
 
     from amodal.data.reader import load as load_annotations
+    from amodal.data.told import tell
     from amodal.errors import ConfigError, DataError, name_all, one_line
     from amodal.pictures import pick_device
     from amodal.priors.prior_io import load_prior
@@ -64,6 +65,7 @@ def show(
         raise ConfigError("--checkpoint needs --images, the folder of the images that the model looks at")
     place = pick_device(device)
     annotations = load_annotations(ann, schema=schema)
+    tell(annotations)
     folder = load_prior(prior, place)
     rows = choose_rows(annotations, folder.class_names, limit)
     read = _reader(annotations, images)

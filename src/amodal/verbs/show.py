@@ -32,6 +32,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     from PIL import Image
     from tqdm import tqdm
 
+    from amodal.data.told import tell
     from amodal.datasets import load
     from amodal.errors import ConfigError, DataError, name_all, one_line
     from amodal.files import fitting_name
@@ -42,6 +43,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         raise ConfigError(f"--size is {size}, must be 0 (each image's own size) or more")
     data = load(ann, images, schema)
     annotations = data.annotations
+    tell(annotations)
     indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
     chosen = indices[:limit] if limit else indices
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,90 @@
+"""Every verb that reads annotations or results says on stderr what it left out of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amodal.cli import main
+from amodal.data import rle
+
+H, W = 20, 30
+LEFT, RIGHT, NOTHING = np.zeros((3, H, W), bool)
+LEFT[2:12, 2:12] = True
+RIGHT[2:12, 16:26] = True
+POINTS = [[1, 1, 5, 5]]
+
+
+def object_of(number: int, mask: Any, **more: Any) -> dict[str, Any]:
+    shape = rle.encode(mask) if isinstance(mask, np.ndarray) else mask
+    seen = shape if isinstance(mask, np.ndarray) else rle.encode(NOTHING)
+    return {"id": number, "image_id": 1, "category_id": 1, "segmentation": shape, "visible_mask": seen, **more}
+
+
+def result_of(mask: Any, category: int = 1) -> dict[str, Any]:
+    one = object_of(1, mask, category_id=category, score=0.08)
+    return {key: value for key, value in one.items() if key != "id"}
+
+
+def write(folder: Path, annotations: list[dict[str, Any]], results: list[dict[str, Any]]) -> tuple[Path, Path]:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": H, "width": W}],
+        "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "d\u001bog"}],
+        "annotations": annotations,
+    }
+    (folder / "truth.json").write_text(json.dumps(content))
+    (folder / "results.json").write_text(json.dumps(results))
+    Image.new("RGB", (W, H)).save(folder / "a.png")
+    return folder / "truth.json", folder / "results.json"
+
+
+@pytest.mark.parametrize("empty", [rle.encode(NOTHING), POINTS], ids=["empty", "two points"])
+@pytest.mark.parametrize("verb", ["check", "convert", "evaluate", "show"])
+def test_an_object_that_is_left_out(verb: str, empty: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = write(tmp_path, [object_of(7, empty), object_of(8, RIGHT)], [result_of(RIGHT)])
+    rest = {
+        "check": [],
+        "convert": [str(tmp_path / "out.json")],
+        "evaluate": [str(results)],
+        "show": [str(tmp_path), str(tmp_path / "out")],
+    }[verb]
+    assert main([verb, str(truth), *rest]) == 0
+    said = capsys.readouterr()
+    if verb == "check":  # whose report it is a part of
+        assert "left out: 1 x empty amodal mask (e.g. 7)" in said.out
+    else:
+        assert f"{truth}: left out 1: empty amodal mask (e.g. 7)\n" in said.err
+
+
+def test_a_part_of_a_result_that_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = write(tmp_path, [object_of(8, RIGHT)], [result_of(RIGHT), result_of(POINTS)])
+    assert main(["evaluate", str(truth), str(results)]) == 0
+    expected = f"{results}: left out 1: polygon piece of fewer than three points (e.g. 1)\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_detections_of_a_class_that_the_truth_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = write(tmp_path, [object_of(8, RIGHT)], [result_of(RIGHT), result_of(LEFT, 2), result_of(LEFT, 2)])
+    assert main(["evaluate", str(truth), str(results)]) == 0
+    reason = "detection of a class without an object in the annotations (e.g. d\\x1bog)"
+    assert capsys.readouterr().err == f"{results}: left out 2: {reason}\n"
+
+
+@pytest.mark.parametrize("verb", ["convert", "evaluate", "show"])
+def test_a_file_of_crowds_only(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = write(tmp_path, [object_of(8, RIGHT, iscrowd=1)], [result_of(RIGHT)])
+    out = str(tmp_path / "out")
+    rest = {"convert": [out], "evaluate": [str(results)], "show": [str(tmp_path), out]}[verb]
+    assert main([verb, str(truth), *rest]) == 0
+    assert f"{truth}: no object: 1 of 1 annotations are crowds (iscrowd 1)" in capsys.readouterr().err
+
+
+def test_nothing_left_out_is_nothing_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = write(tmp_path, [object_of(8, RIGHT), object_of(9, LEFT, iscrowd=1)], [result_of(RIGHT)])
+    assert main(["evaluate", str(truth), str(results)]) == 0
+    assert capsys.readouterr().err == ""
