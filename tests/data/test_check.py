@@ -135,6 +135,28 @@ def test_a_file_of_crowds_is_told(tmp_path: Path) -> None:
     assert check(write(tmp_path / "a.json", annotations)).problems == []
 
 
+def test_overlapping_objects_that_are_all_wholly_visible(tmp_path: Path) -> None:
+    one, two, three = mask(2, 2, 12, 12), mask(8, 2, 18, 12), mask(9, 9, 18, 18)
+    report = check(write(tmp_path / "a.json", [entry(i, m, m) for i, m in enumerate((one, two, three), 4)]))
+    assert found(report) == [("overlap", "warning", 1, 4)]
+    assert "annotations 4 and 5 share 40 pixels (40% of the smaller one)" in report.problems[0].message
+    assert "so do 2 more pairs of this image" in report.problems[0].message
+    sound = [entry(4, one, one), entry(5, two, two & ~one), entry(6, mask(12, 12, 20, 18), mask(12, 12, 20, 18))]
+    assert check(write(tmp_path / "a.json", sound)).problems == []
+    touching = [entry(4, one, one), entry(5, mask(11, 2, 29, 12), mask(11, 2, 29, 12))]  # 10 of 100 pixels
+    touching[0] = entry(4, mask(2, 2, 12, 10), mask(2, 2, 12, 10))  # 8 of 80
+    assert check(write(tmp_path / "a.json", touching)).problems == []
+
+
+@pytest.mark.parametrize("key", ["visible_mask", "occlude_rate", "bbox"])
+def test_a_key_that_only_some_annotations_have(key: str, tmp_path: Path) -> None:
+    annotations = [entry(i, mask(6 * i, 2, 6 * i + 4, 9), mask(6 * i, 2, 6 * i + 4, 9)) for i in (1, 2, 3)]
+    del annotations[1][key]
+    report = check(write(tmp_path / "a.json", annotations))
+    assert found(report) == [("partial key", "warning", None, None)]
+    assert f"only 2 of 3 annotations have {key};" in report.problems[0].message
+
+
 def test_twins_empty_classes_and_shared_files(tmp_path: Path) -> None:
     square = mask(2, 2, 12, 12)
     images = [{"id": i, "file_name": "a.png", "height": HEIGHT, "width": WIDTH} for i in (1, 2)]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from amodal.cli import main
 from amodal.data import rle
+from amodal.evaluation import prepare
 
 H, W = 20, 30
 LEFT, RIGHT, NOTHING = np.zeros((3, H, W), bool)
@@ -88,3 +89,23 @@ def test_nothing_left_out_is_nothing_said(tmp_path: Path, capsys: pytest.Capture
     truth, results = write(tmp_path, [object_of(8, RIGHT), object_of(9, LEFT, iscrowd=1)], [result_of(RIGHT)])
     assert main(["evaluate", str(truth), str(results)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_stored_rates_that_contradict_the_masks_or_are_only_partly_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One truth: metrics and the written file have the stored rate, and the command says that it differs."""
+    half = RIGHT & (np.arange(W) < 21)
+    hidden = object_of(8, RIGHT, visible_mask=rle.encode(half), occlude_rate=0.9)
+    truth, results = write(tmp_path, [hidden, object_of(9, LEFT)], [result_of(RIGHT), result_of(LEFT)])
+    assert main(["evaluate", str(truth), str(results)]) == 0
+    assert capsys.readouterr().err == (
+        "warning: 1 of 1 stored occlusion rates differ from those of the masks (annotation 8: 0.900 stored, 0.500 by "
+        "masks); the stored ones count\n"
+        "warning: 1 of 2 objects have a stored occlusion rate, which counts; the rates of the others come "
+        "from their masks\n"
+    )
+    assert main(["convert", str(truth), str(tmp_path / "out.json")]) == 0
+    written = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert [one["occlude_rate"] for one in written] == [0.9, 0.0]
+    assert prepare(truth, results).rates.tolist() == pytest.approx([0.1, 1.0])

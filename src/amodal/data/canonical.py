@@ -19,7 +19,8 @@ def to_dict(annotations: AnnotationSet) -> dict[str, Any]:
     """The set as canonical COCO JSON: amodal ``segmentation``, ``bbox``, ``area``, and the visible part's.
 
     ``visible_mask`` is written for every annotation. Where the whole shape is unknown (``amodal_known`` false) all
-    masks are the visible one. ``occlude_rate`` is the one computed from the masks.
+    masks are the visible one. ``occlude_rate`` is the one that the file stores, else it is computed
+    from the masks.
     """
     sizes = zip(annotations.heights.tolist(), annotations.widths.tolist(), strict=True)
     images = [

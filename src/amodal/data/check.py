@@ -7,7 +7,7 @@ know: it may point at a wrong schema or a broken conversion.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.data import rle
+from amodal.data.contradictions import overlaps
 from amodal.data.images import probe, read_image, safe_join
 from amodal.data.jsonfile import read_bytes
 from amodal.data.mask_columns import read_masks
@@ -78,6 +79,8 @@ def check(path: str | Path, images: str | Path | None = None, schema: str = "aut
         *_hidden_parts(data, stored.hidden),
         *_depth_orders(stored.orders),
         *_stored_values(data),
+        *_partial_keys(data, stored),
+        *overlaps(data),
         *_crowds(data),
         *_twins(data),
         *_classes(data),
@@ -112,10 +115,14 @@ class _Stored:
     Attributes:
         hidden: row of the set -> mask of the hidden part.
         orders: (image id, id, text) of COCOA's depth orders.
+        annotations: how many there are, unusable ones included.
+        keys: in how many of them each key has a value.
     """
 
     hidden: dict[int, Any] = field(default_factory=dict)
     orders: list[tuple[object, object, str]] = field(default_factory=list)
+    annotations: int = 0
+    keys: Counter[str] = field(default_factory=Counter)
 
 
 def _read_stored(data: AnnotationSet) -> _Stored:
@@ -126,6 +133,8 @@ def _read_stored(data: AnnotationSet) -> _Stored:
     entries = _with_orders(read_entries(content, content.items("annotations"), silent), stored)
     form = SCHEMAS[data.schema]
     for entry in entries if form.flatten is None else form.flatten(entries, silent):
+        stored.annotations += 1
+        stored.keys.update(key for key, value in entry.items() if value is not None)
         row = row_of.get(entry["id"]) if type(entry.get("id")) is int else None
         key = next((key for key in _HIDDEN_KEYS if entry.get(key) is not None), None)
         if row is not None and key is not None:
@@ -218,6 +227,24 @@ def _twins(data: AnnotationSet) -> Iterator[Problem]:
         if before != row:
             text = f"same class and amodal mask as annotation {data.annotation_ids[before]}"
             yield _warning(data, row, "duplicate instance", text)
+
+
+def _partial_keys(data: AnnotationSet, stored: _Stored) -> Iterator[Problem]:
+    """Keys that decide something and that only some annotations have: two sources, or a conversion that broke off."""
+    form = SCHEMAS[data.schema]
+    # COCOA leaves the masks of an unoccluded region out, which is its format and no fault.
+    visible = None if form.flatten else form.visible
+    means = {
+        visible: "without it an object counts as wholly visible, but for its hidden mask",
+        form.rate: "without it the rate comes from the masks",
+        form.box: "without it the box comes from the mask",
+        form.visible_box: "it is never needed, as boxes come from the masks",
+    }
+    for key, meaning in means.items():
+        count = 0 if key is None else stored.keys[key]
+        if 0 < count < stored.annotations:
+            text = f"only {count} of {stored.annotations} annotations have {key}; {meaning}"
+            yield Problem("partial key", "warning", None, None, text)
 
 
 def _crowds(data: AnnotationSet) -> Iterator[Problem]:

@@ -29,10 +29,10 @@ def rate_remarks(truth: AnnotationSet) -> list[str]:
     remarks = []
     if off.any():
         first = int(np.flatnonzero(off)[0])
+        own, masks = truth.stored_rate[first], truth.occlude_rate[first]
         remarks.append(
             f"{int(off.sum())} of {int(stored.sum())} stored occlusion rates differ from those of the masks "
-            f"(annotation {truth.annotation_ids[first]}: {truth.stored_rate[first]:.3f} stored, {truth.occlude_rate[first]:.3f} by "
-            "masks); the stored ones count"
+            f"(annotation {truth.annotation_ids[first]}: {own:.3f} stored, {masks:.3f} by masks); the stored ones count"
         )
     if stored.any() and not stored[counts].all():
         remarks.append(

@@ -14,7 +14,8 @@ def check(ann: Path, images: Path | None = None, schema: str = "auto", limit: in
 
     Errors are faults that make an annotation unusable, and images that are missing, unreadable or of another size.
     Warnings are oddities: stored boxes or rates that do not fit the masks, visible pixels outside the amodal mask,
-    duplicates, classes without instances. A file that is no JSON at all ends with exit code 2.
+    duplicates, overlapping objects that all claim to be wholly visible, keys that only some annotations have, files of
+    crowds, classes without instances. A file that is no JSON at all ends with exit code 2.
 
     Args:
         ann: annotation file (JSON) in any known schema.

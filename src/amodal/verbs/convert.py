@@ -6,7 +6,8 @@ from __future__ import annotations
 def convert(src: str, out: str, schema: str = "auto") -> None:
     """Converts annotations to canonical COCO JSON and says what was dropped and why.
 
-    Boxes, areas and occlusion rates of the result are computed from the masks.
+    Boxes and areas of the result are computed from the masks. An occlusion rate that the source stores stays as it is,
+    because metrics go by it; where there is none it is computed from the masks.
 
     Args:
         src: annotation file of any known schema (JSON).

@@ -16,6 +16,8 @@ def evaluate(
 ) -> None:
     """Metrics of a results file against an annotation file: AP, AR, AP by occlusion, mIoU, in percent. Needs no model.
 
+    An object's occlusion rate is the one that the annotation file stores, else it is computed from the masks.
+
     Args:
         gt: annotation file (JSON) in any known schema.
         results: results file: a JSON list of objects with image_id, category_id, score, bbox (amodal xywh, pixels),
