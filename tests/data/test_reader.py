@@ -269,6 +269,24 @@ def test_canonical_round_trip_and_pycocotools(tmp_path: Path) -> None:
         np.testing.assert_array_equal(coco.annToMask(coco.anns[number]).astype(bool), data.amodal_mask(row))
 
 
+def test_what_is_handed_out_is_plain(tmp_path: Path) -> None:
+    """Through ``json``, and through releases of pycocotools whose ``loadRes`` wants ``info``; ids are Python's."""
+    annotations = [{"image": 0, "label": 0, "amodal": WHOLE, "visible": SEEN, "id": np.int64(4)}]
+    data = AnnotationSet.from_masks(
+        [(H, W)], annotations, ["cup"], image_ids=np.array([3]), category_ids=np.array([8], np.int32)
+    )
+    content = json.loads(json.dumps(canonical.to_dict(data)))
+    assert content["info"]["description"]
+    assert [type(number) for number in data.category_ids] == [int]
+    assert json.loads(json.dumps(data.visible_rle(0))) == content["annotations"][0]["visible_mask"]
+    canonical.write(data, tmp_path / "out.json")
+    found = [{"image_id": 3, "category_id": 8, "score": 0.5, "segmentation": data.amodal_rle(0), "bbox": BOX}]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert len(COCO(tmp_path / "out.json").loadRes(str(tmp_path / "results.json")).anns) == 1
+    known = load(tmp_path / "out.json", cache=False, known_ids=np.array([8, 9]))
+    json.dumps(canonical.to_dict(known))
+
+
 def load_like(read: AnnotationSet, made: AnnotationSet) -> AnnotationSet:
     """``read`` without what only a file has."""
     np.testing.assert_allclose(read.stored_rate, made.occlude_rate)

@@ -34,6 +34,7 @@ def to_dict(annotations: AnnotationSet) -> dict[str, Any]:
         for number, name in zip(annotations.category_ids, annotations.class_names, strict=True)
     ]
     return {
+        "info": {"description": "Amodal annotations in the canonical form of the package amodal"},
         "images": images,
         "categories": categories,
         "annotations": [_annotation(annotations, row) for row in range(len(annotations))],
@@ -61,10 +62,10 @@ def _annotation(annotations: AnnotationSet, row: int) -> dict[str, Any]:
         "image_id": int(annotations.image_ids[annotations.image_index[row]]),
         "category_id": annotations.category_ids[annotations.labels[row]],
         "iscrowd": int(annotations.crowd[row]),
-        "segmentation": _text(annotations.amodal_rle(row)),
+        "segmentation": annotations.amodal_rle(row),
         "bbox": _xywh(annotations.amodal_boxes[row]),
         "area": int(annotations.amodal_area[row]),
-        "visible_mask": _text(annotations.visible_rle(row)),
+        "visible_mask": annotations.visible_rle(row),
         "visible_bbox": _xywh(annotations.visible_boxes[row]),
         "occlude_rate": _rate(annotations, row),
     }
@@ -79,10 +80,6 @@ def _rate(annotations: AnnotationSet, row: int) -> float:
     if not math.isnan(stored):
         return stored
     return 1.0 - min(1.0, int(annotations.visible_area[row]) / max(int(annotations.amodal_area[row]), 1))
-
-
-def _text(rle: dict[str, Any]) -> dict[str, Any]:
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
 def _xywh(box: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:

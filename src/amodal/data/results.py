@@ -67,14 +67,14 @@ class ResultSet:
         return len(self.scores)
 
     def amodal_rle(self, row: int) -> dict[str, Any]:
-        """Checked RLE ``{"size": [h, w], "counts": bytes}`` of the whole object."""
-        return {"size": self.sizes[row].tolist(), "counts": self.amodal.counts(row)}
+        """Checked RLE ``{"size": [h, w], "counts": str}`` of the whole object, ready for JSON."""
+        return {"size": self.sizes[row].tolist(), "counts": self.amodal.counts(row).decode("ascii")}
 
     def visible_rle(self, row: int) -> dict[str, Any]:
         """Checked RLE of the visible part; the system must have visible masks."""
         if self.visible is None:
             raise ValueError("these results have no visible masks")
-        return {"size": self.sizes[row].tolist(), "counts": self.visible.counts(row)}
+        return {"size": self.sizes[row].tolist(), "counts": self.visible.counts(row).decode("ascii")}
 
 
 def load_results(results: str | Path | Sequence[Any], annotations: AnnotationSet) -> ResultSet:

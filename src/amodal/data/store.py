@@ -138,12 +138,12 @@ class AnnotationSet:
         return int(self.heights[image]), int(self.widths[image])
 
     def amodal_rle(self, row: int) -> dict[str, Any]:
-        """Checked RLE ``{"size": [h, w], "counts": bytes}`` of the whole object."""
-        return {"size": list(self.size(row)), "counts": self.amodal.counts(row)}
+        """Checked RLE ``{"size": [h, w], "counts": str}`` of the whole object, ready for JSON."""
+        return {"size": list(self.size(row)), "counts": self.amodal.counts(row).decode("ascii")}
 
     def visible_rle(self, row: int) -> dict[str, Any]:
-        """Checked RLE ``{"size": [h, w], "counts": bytes}`` of the visible part."""
-        return {"size": list(self.size(row)), "counts": self.visible.counts(row)}
+        """Checked RLE ``{"size": [h, w], "counts": str}`` of the visible part, ready for JSON."""
+        return {"size": list(self.size(row)), "counts": self.visible.counts(row).decode("ascii")}
 
     def amodal_mask(self, row: int) -> rle.Mask:
         """bool [H, W], the whole object."""
@@ -184,7 +184,7 @@ class AnnotationSet:
         return cls(
             **fields,
             class_names=[name for _, name in categories],
-            category_ids=[number for number, _ in categories],
+            category_ids=[int(number) for number, _ in categories],
             image_ids=np.array([image[0] for image in images], np.int64),
             file_names=[image[1] for image in images],
             heights=np.array([image[2] for image in images], np.int32),

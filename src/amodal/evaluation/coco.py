@@ -167,6 +167,10 @@ def _percent(values: Floats) -> float | None:
 class Table:
     """Objects and detections as the matcher keeps them; built once, matched against several sets of IoUs.
 
+    The matcher works on a grid of images and classes. Classes do not touch each other, so the images that hold
+    something of a class are numbered anew for each class, and classes of about as many images share a grid: its size
+    goes by the pairs that hold something, not by images times classes.
+
     Args:
         pairing: the grouping.
         gt_rate: float64 [G], visible rate of each object (any number where no range looks at it).
@@ -182,34 +186,63 @@ class Table:
         self._pairing = pairing
         self._matcher = _Matcher(iouType="bbox")
         params = self._matcher.params
-        params.imgIds, params.catIds = list(range(pairing.images)), list(range(pairing.classes))
         params.maxDets, params.iouThrs, params.recThrs = [MAX_DETECTIONS], IOU_THRESHOLDS, RECALLS
+        pairs = np.union1d(pairing.gt_keys, pairing.dt_keys)
+        slots, self._grids = _slots(pairs, pairing.classes)
+        self._slots = dict(zip(pairs.tolist(), slots.tolist(), strict=True))
         rows = pairing.gt_rows
         ignore = (gt_ignore | crowd)[rows].astype(int)
         objects = [pairing.gt_keys, (-gt_rate)[rows], ignore, crowd[rows].astype(int)]
         for number, (key, area, ignored, is_crowd) in enumerate(zip(*(c.tolist() for c in objects), strict=True)):
             # Identity 0 would read as "not matched" in COCO's tables.
             record = {"id": number + 1, "area": area, "ignore": ignored, "iscrowd": is_crowd}
-            self._matcher.gt_dataset.append(key // pairing.classes, key % pairing.classes, record)
+            self._matcher.gt_dataset.append(self._slots[key], key % pairing.classes, record)
         rows = pairing.dt_rows
         found = [pairing.dt_keys, dt_rate[rows], scores[rows]]
         for number, (key, area, score) in enumerate(zip(*(c.tolist() for c in found), strict=True)):
             record = {"id": number + 1, "area": area, "score": score}
-            self._matcher.dt_dataset.append(key // pairing.classes, key % pairing.classes, record)
+            self._matcher.dt_dataset.append(self._slots[key], key % pairing.classes, record)
 
     def match(self, ious: list[Floats], ranges: Sequence[Range] = (Range(),)) -> Curves:
         """Match under each range; ``ious`` are aligned with the pairing's groups."""
+        classes = self._pairing.classes
         self._matcher.given = {
-            (group.image, group.label): values.tolist()
+            (self._slots[group.image * classes + group.label], group.label): values.tolist()
             for group, values in zip(self._pairing.groups, ious, strict=True)
         }
-        self._matcher.params.areaRng = [[-limit.objects, limit.detections] for limit in ranges]
-        if not self._pairing.images or not self._pairing.classes:
-            shape = (len(IOU_THRESHOLDS), len(RECALLS), self._pairing.classes, len(ranges))
-            return Curves(-np.ones(shape), -np.ones((shape[0], *shape[2:])))
-        self._matcher.evaluate()
-        self._matcher.accumulate()
-        return Curves(self._matcher.eval["precision"][..., 0], self._matcher.eval["recall"][..., 0])
+        params = self._matcher.params
+        params.areaRng = [[-limit.objects, limit.detections] for limit in ranges]
+        precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), classes, len(ranges)), -1.0)
+        recall = np.full((len(IOU_THRESHOLDS), classes, len(ranges)), -1.0)
+        for labels, images in self._grids:
+            params.catIds, params.imgIds = labels, list(range(images))
+            self._matcher.evaluate()
+            self._matcher.accumulate()
+            precision[:, :, labels] = self._matcher.eval["precision"][..., 0]
+            recall[:, labels] = self._matcher.eval["recall"][..., 0]
+        return Curves(precision, recall)
+
+
+def _slots(pairs: Ints, classes: int) -> tuple[Ints, list[tuple[list[int], int]]]:
+    """Numbers for the images of each class, from 0 in the order of the images, and the grids that hold them.
+
+    Args:
+        pairs: int64 [P], ascending, image * ``classes`` + label of all that holds something.
+
+    Returns:
+        int64 [P]; for each grid its labels, ascending, and its count of images, at most twice that of each label's own.
+    """
+    labels = pairs % max(classes, 1)
+    counts = np.bincount(labels, minlength=classes)
+    by_label = np.argsort(labels, kind="stable")
+    slots = np.empty_like(pairs)
+    slots[by_label] = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sizes = np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    grids = []
+    for size in np.unique(sizes[counts > 0]).tolist():
+        members = np.flatnonzero((sizes == size) & (counts > 0))
+        grids.append((members.tolist(), int(counts[members].max())))
+    return slots, grids
 
 
 class _Matcher(COCOeval_faster):  # type: ignore[misc]

@@ -99,4 +99,4 @@ def _entry(annotations: AnnotationSet, found: ResultSet, row: int, mask: Rle) ->
 
 
 def _text(mask: Rle) -> Rle:
-    return {"size": [int(side) for side in mask["size"]], "counts": mask["counts"].decode("ascii")}
+    return {"size": [int(side) for side in mask["size"]], "counts": rle.counts_bytes(mask["counts"]).decode("ascii")}
