@@ -233,7 +233,7 @@ def _partial_keys(data: AnnotationSet, stored: _Stored) -> Iterator[Problem]:
     """Keys that decide something and that only some annotations have: two sources, or a conversion that broke off."""
     form = SCHEMAS[data.schema]
     # COCOA leaves the masks of an unoccluded region out, which is its format and no fault.
-    visible = None if form.flatten else form.visible
+    visible = form.visible if form.absent_visible == "unoccluded" and not form.flatten else None
     means = {
         visible: "without it an object counts as wholly visible, but for its hidden mask",
         form.rate: "without it the rate comes from the masks",

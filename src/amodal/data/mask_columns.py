@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from amodal.data import rle
-from amodal.data.polygons import far_outside, polygon_pieces, rasterize_batch
+from amodal.data.polygons import coordinates, far_outside, polygon_pieces, rasterize_batch
 from amodal.data.store import MaskBuffer
 
 
@@ -100,7 +100,7 @@ def _read_outlines(
     owner = np.repeat(rows, [len(own) for own in outlines.values()])
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    points = np.fromiter(chain.from_iterable(pieces), np.float64, int(offsets[-1]))
+    points = coordinates(pieces, int(offsets[-1]))
     for row in np.unique(owner[far_outside(points, offsets, sizes[owner])]).tolist():
         height, width = sizes[row].tolist()
         faults[row] = f"a polygon has a coordinate far outside the image of {height} x {width} or not finite"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,15 @@ def polygon_pieces(obj: Any) -> tuple[list[Sequence[float]], int]:
     return kept, len(pieces) - len(kept)
 
 
+def coordinates(pieces: Sequence[Sequence[float]], count: int) -> Floats:
+    """The ``count`` numbers of all pieces, float64; infinite for integers beyond all floats."""
+    numbers = chain.from_iterable(pieces)
+    try:
+        return np.fromiter(numbers, np.float64, count)
+    except OverflowError:
+        return np.array([_to_float(number) for number in chain.from_iterable(pieces)], np.float64)
+
+
 def far_outside(points: Floats, offsets: rle.Ints, sizes: rle.Ints) -> npt.NDArray[np.bool_]:
     """bool [P]: which of P polygons leave the image (``sizes`` int64 [P, 2]) by more than four sides or are not finite.
 
@@ -75,6 +86,13 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
         parts = coco_mask.frPyObjects([points[offsets[p] : offsets[p + 1]] for p in range(begin, end)], height, width)
         result.append((parts[0] if len(parts) == 1 else coco_mask.merge(parts))["counts"])
     return result
+
+
+def _to_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _kind(value: Any) -> str:

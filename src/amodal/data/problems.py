@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from amodal.errors import DataError
 
 _EXAMPLES = 5
+_LONGEST = 10**40
 
 
 class Problem(NamedTuple):
@@ -78,8 +79,11 @@ class Findings:
 
 
 def printable(number: object) -> object:
-    """An id as a message can show it: text without control characters and halves of characters."""
-    return repr(number)[1:-1] if isinstance(number, str) else number
+    """An id as a message can show it: short, without control characters and halves of characters."""
+    if number is None or (isinstance(number, (int, float)) and abs(number) < _LONGEST):
+        return number
+    text = repr(number)[1:-1] if isinstance(number, str) else repr(number)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _count(table: dict[str, tuple[int, list[object]]], reason: str, example: object, times: int) -> None:

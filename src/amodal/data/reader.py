@@ -44,9 +44,10 @@ def load(
     if stored is not None:
         return replace(stored, path=str(path))
     data = read_bytes(path)
+    entry = cached.entry_path(path, data, schema, known_ids) if cache else None
     result = _read(data, path, schema, known_ids, Findings(str(path), strict))
-    entry = cached.entry_path(path, data, schema, known_ids) if cache and not result.problems else None
-    if entry:
+    del data  # as long as the text lives, writing the entry would raise the peak of memory
+    if entry and not result.problems:
         cached.save(result, entry)
     return result
 

@@ -19,6 +19,7 @@ from amodal.data.store import MaskBuffer, measure_runs
 _CHUNK = 512  # small enough for the temporary arrays to stay in the processor's cache
 _NOWHERE = (np.nan,) * 4
 MAX_ID = 2**63 - 1
+_LONGEST_ID = 10**20  # beyond what is valid, but still to be found in the file
 _FAR = 2**31  # pixels
 _SAME_BOX = 2.0  # pixels
 _NUMBERS = {int, float}
@@ -94,9 +95,9 @@ class RowReader:
             crowd = _flag(entry, "iscrowd", False)
             rate, box = self._rate(entry, number), self._box(entry, number)
         except _Fault as fault:
-            if isinstance(number, (int, str)):
+            if isinstance(number, str) or (isinstance(number, int) and abs(number) <= _LONGEST_ID):
                 self.findings.error(fault.kind, fault.message, image_id, number)
-            else:  # such as NaN, which names nothing
+            else:  # such as NaN, or hundreds of digits: they name nothing
                 self.findings.error(fault.kind, f"annotation number {self._position}: {fault.message}", image_id)
             return
         if hidden is not None:
@@ -155,9 +156,9 @@ class RowReader:
         schema = self.schema
         rate = entry.get(schema.rate) if schema.rate else None
         if isinstance(rate, (int, float)) and not rate <= 0:
-            raise _Fault("bad mask", f"has no {schema.visible} though its {schema.rate} is {rate:g}")
+            raise _Fault("bad mask", f"has no {schema.visible} though its {schema.rate} is {_show(rate)}")
         whole, seen = (entry.get(key or "") for key in (schema.box, schema.visible_box))
-        if not (_is_box(whole) and _is_box(seen)):
+        if not (_is_box(whole) and _is_box(seen)) or any(abs(side) > _FAR for side in (*whole, *seen)):
             return
         if any(abs(a - b) > _SAME_BOX for a, b in zip(whole, seen, strict=True)):
             raise _Fault("bad mask", f"has no {schema.visible} though its {schema.visible_box} is not its {schema.box}")
