@@ -145,6 +145,24 @@ def test_test_names_the_missing_image(
     assert "gone.png" in error
 
 
+def test_test_tells_what_it_left_out(
+    scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((scenes / "annotations.json").read_text())
+    first = data["annotations"][0]
+    first["segmentation"] = first["visible_mask"] = {"size": [64, 64], "counts": [4096]}
+    data["categories"] = [
+        one if one["name"] == "cup" else {**one, "name": "no " + one["name"]} for one in data["categories"]
+    ]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(data))
+    words = ("--out", tmp_path / "out", "--schema", "canonical")
+    assert amodal("test", checkpoint, path, scenes / "images", *words) == 0
+    told = capsys.readouterr().err
+    assert f"{path}: left out 1: empty amodal mask (e.g. {first['id']})" in told
+    assert ": detection of a class that is not annotated (e.g. " in told
+
+
 class Names:
     """Class names and ids of a model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,14 @@ def test_errors(place: Path, tiny_config: Make, capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
     assert "nothing" in error
     assert not (place / "out").exists()
+
+
+def test_what_is_left_out_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads((place / "ann.json").read_text())
+    data["annotations"][0] |= {"segmentation": [[1, 1, 5, 5]]}
+    (place / "ann.json").write_text(json.dumps(data))
+    show(place / "prior", place / "ann.json", place / "out", limit=1)
+    assert f"{place / 'ann.json'}: left out 1: empty amodal mask (e.g. 1)" in capsys.readouterr().err
 
 
 def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
