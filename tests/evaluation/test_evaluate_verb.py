@@ -99,4 +99,4 @@ def test_the_schema_can_be_named(files, capsys):
     assert main(["evaluate", truth, str(path)]) == 0
     assert capsys.readouterr().out != as_modal
     assert main(["evaluate", truth, str(path), "--schema", "canonica"]) == 2
-    assert "did you mean 'canonical'" in capsys.readouterr().err
+    assert "nearest is 'canonical'" in capsys.readouterr().err
