@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from amodal.errors import DataError
+from amodal.errors import DataError, printable
 
 _EXAMPLES = 5
 _LONGEST = 10**40
@@ -54,7 +54,7 @@ class Findings:
 
     def error(self, kind: str, message: str, image_id: object = None, annotation_id: object = None) -> None:
         """Raises DataError, or keeps the problem where not strict."""
-        image_id, annotation_id = printable(image_id), printable(annotation_id)
+        image_id, annotation_id = shown_id(image_id), shown_id(annotation_id)
         if self.strict:
             raise DataError(message, file=self.path, image_id=image_id, annotation_id=annotation_id)
         self.problems.append(Problem(kind, "error", image_id, annotation_id, message))
@@ -78,11 +78,11 @@ class Findings:
         return [Count(reason, times, tuple(ids)) for reason, (times, ids) in self._noted.items()]
 
 
-def printable(number: object) -> object:
+def shown_id(number: object) -> object:
     """An id as a message can show it: short, without control characters and halves of characters."""
     if number is None or (isinstance(number, (int, float)) and abs(number) < _LONGEST):
         return number
-    text = repr(number)[1:-1] if isinstance(number, str) else repr(number)
+    text = printable(number) if isinstance(number, str) else repr(number)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from amodal.data import rle
 from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.mask_columns import Masks, read_masks
-from amodal.data.problems import Count, Findings, printable
+from amodal.data.problems import Count, Findings, shown_id
 from amodal.data.rows import nearest_id
 from amodal.data.store import AnnotationSet, MaskBuffer, measure_runs
 from amodal.errors import DataError
@@ -100,7 +100,7 @@ def _stream(path: str) -> Iterator[Any]:
         try:
             yield content.value(item)
         except BadValueError as fault:  # noqa: PERF203 - each entry fails for itself
-            image_id = printable(fault.entry.get("image_id")) if isinstance(fault.entry, dict) else None
+            image_id = shown_id(fault.entry.get("image_id")) if isinstance(fault.entry, dict) else None
             raise DataError(str(fault), file=path, image_id=image_id, annotation_id=position) from None
 
 
@@ -159,7 +159,7 @@ class _Reader:
             score, box = _score(entry.get("score")), _box(entry.get("bbox"))
             self._check_keys(entry)
         except ValueError as error:
-            where = printable(image_id)
+            where = shown_id(image_id)
             raise DataError(str(error), file=self.findings.path, image_id=where, annotation_id=position) from None
         return row, label, score, box
 

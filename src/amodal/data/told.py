@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from amodal.data.problems import Count, printable
+from amodal.data.problems import Count, shown_id
 from amodal.data.results import ResultSet
 from amodal.data.store import AnnotationSet
 
@@ -26,7 +26,7 @@ def tell(read: AnnotationSet | ResultSet, more: Iterable[Count] = ()) -> None:
 
 def examples(count: Count) -> str:
     """The first few ids or names as text."""
-    return ", ".join(str(printable(one)) for one in count.examples)
+    return ", ".join(str(shown_id(one)) for one in count.examples)
 
 
 def crowds(data: AnnotationSet) -> str:

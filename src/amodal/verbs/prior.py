@@ -40,7 +40,7 @@ def fit(
         checkpoint: trained detector whose own boxes are compared with the prior's; needs --images.
         images: folder of the pictures of the judged file.
         device: where the checkpoint runs: "cpu", "cuda", ...; "auto": the first GPU, or else the CPU.
-        schema: schema of the files; "auto" recognises it by its keys.
+        schema: schema of the files; "auto" recognises it by the keys of its annotations.
         settings: how it is fitted.
     """
     from amodal.data.reader import load

@@ -49,7 +49,7 @@ def show(
         checkpoint: folder, shipped name or Hugging Face id of a model that uses a prior; needs --images.
         limit: how many objects at most; 0 shows all.
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
-        schema: schema of the file; "auto" recognises it by its keys.
+        schema: schema of the file; "auto" recognises it by the keys of its annotations.
     """
     from tqdm import tqdm
 
