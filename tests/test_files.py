@@ -159,6 +159,7 @@ def test_a_fault_frees_the_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with atomic.hold(tmp_path):
             pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_processes_take_turns(tmp_path: Path) -> None:

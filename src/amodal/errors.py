@@ -68,7 +68,7 @@ def name_all(what: str, faults: Sequence[tuple[str, str]]) -> str:
     """``3 pictures WHAT:`` and below it each (name, reason), indented; empty without faults."""
     if not faults:
         return ""
-    count = f"{len(faults)} picture{'s' if len(faults) > 1 else ''}"
+    count = counted(len(faults), "picture")
     return "\n".join([f"{count} {what}:", *(f"  {printable(name)}: {printable(reason)}" for name, reason in faults)])
 
 

@@ -132,6 +132,8 @@ def test_a_folder_that_cannot_be_listed_is_said(folder: Path, tmp_path: Path) ->
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"imagse: no such file or folder; nearest is 'images'"):
         gather([tmp_path / "imagse"], tmp_path / "out", overlays=False)
+    with pytest.raises(DataError, match=r"!: no such file or folder$"):
+        gather([tmp_path / "!"], tmp_path / "out", overlays=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
         gather([tmp_path / "empty"], tmp_path / "out", overlays=False)

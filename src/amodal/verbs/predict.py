@@ -19,10 +19,11 @@ def predict(
 
     Writes OUT/predictions.json (a JSON list, one object a row: image_id, file_name, category_id, score, bbox,
     segmentation, and where the system has them visible_mask, visible_bbox), OUT/images.json (id, file_name, height,
-    width and number of objects of every image; ids count from 1) and OUT/overlays/NAME.png. A run that was killed goes
-    on where it stopped when the same command is given again. Several processes share the images: "accelerate launch -m
-    amodal predict ...". Images that cannot be read or drawn are listed at the end; the exit code is 2 if none could be
-    read. A name that is too long for a file is cut, with a checksum.
+    width and number of objects of every image; ids count from 1; error or overlay_error where it could not be read or
+    drawn) and OUT/overlays/NAME.png. A run that was killed goes on where it stopped when the same command is given
+    again. Several processes share the images: "accelerate launch -m amodal predict ...". Images that cannot be read or
+    drawn are listed at the end; the exit code is 2 if none could be read. A name that is too long for a file is cut,
+    with a checksum.
 
     A model sees a picture resized so that its shorter side has test_min_size pixels, or its longer side test_max_size
     where that is less ("transform" in the checkpoint's config.yaml; nano-scenes-v1: 160 and 256, by default 800 and
