@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from tqdm import tqdm
 
 from amodal.checkpoint import save_model
@@ -22,6 +23,7 @@ from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
 from amodal.errors import ConfigError
 from amodal.files import recover, replace_folder
+from amodal.launch import own_settings
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
@@ -70,7 +72,11 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         ConfigError: settings do not fit the device, the data or the run that is resumed.
         AmodalError: data are faulty, or a loss is not finite.
     """
-    config = replace(config, model=complete(config.model))
+    with own_settings():
+        _train(replace(config, model=complete(config.model)), resume, init)
+
+
+def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     accelerator = _accelerator(config)
     out = Path(config.out)
     last = out / "last"
@@ -235,6 +241,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=config.precision,
         log_with="tensorboard",
         project_dir=config.out,
+        # Our own steps add micro-batches up; Accelerate's state outlives a run, so 1 is said each time.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[kwargs, patience],
     )
     if config.batch_size % (accelerator.num_processes * config.accumulate):
