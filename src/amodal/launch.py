@@ -27,8 +27,8 @@ def own_settings() -> Iterator[None]:
     hidden = {key: os.environ.pop(key) for key in sorted(os.environ) if key.startswith("ACCELERATE_")
               and key not in _PLACES}  # fmt: skip
     asked = [f"{key}={value}" for key, value in hidden.items() if _asks(key, value)]
-    if asked and os.environ.get("RANK", "0") == "0":
-        print(f"warning: ignored, the configuration decides: {', '.join(asked)}", file=sys.stderr)
+    if asked:
+        warn(f"warning: ignored, the configuration decides: {', '.join(asked)}")
     try:
         yield
     finally:
@@ -39,3 +39,9 @@ def _asks(key: str, value: str) -> bool:
     if key.startswith("ACCELERATE_USE_") and value == "1":
         return True  # A switch; elsewhere 1 is a count.
     return value.lower() not in _NOTHING
+
+
+def warn(line: str) -> None:
+    """One line on stderr, from the first of several processes alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
-from amodal.errors import AmodalError, ConfigError, WeightsError
+from amodal.errors import AmodalError, ConfigError, DataError, WeightsError
 from amodal.model import load_model
 from amodal.train.run import train_run
 from amodal.train.state import read_state
@@ -217,3 +217,15 @@ def test_other_validation_data_have_another_best(settled: Callable[..., TrainCon
     state = json.loads((run / "last" / "state.json").read_text())
     assert state["best"] is not None
     assert read_state(run / "last", settled(data__val=None), state["data"]).best is None
+
+
+def test_data_without_a_known_whole_shape_are_refused_with_the_way_out(
+    settings: Path, scenes: Path, tmp_path: Path
+) -> None:
+    content = json.loads((scenes / "annotations.json").read_text())
+    keys = ("id", "image_id", "category_id", "iscrowd", "segmentation", "area", "bbox")
+    content["annotations"] = [{key: entry[key] for key in keys} for entry in content["annotations"]]
+    (tmp_path / "modal.json").write_text(json.dumps(content))
+    changes = {"data.train": str(tmp_path / "modal.json"), "out": str(tmp_path / "run"), "steps": 1}
+    with pytest.raises(DataError, match=r"no object's whole shape is known \(read as schema 'coco'\).*amodal convert"):
+        train_run(load_config(settings, changes))

@@ -34,7 +34,7 @@ from amodal.train.prior import run_prior
 from amodal.train.signals import Signals, Stopped
 from amodal.train.state import RunState, read_state, restore, save_state
 from amodal.train.told import closing, expected, opening, stopped
-from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
+from amodal.train.validate import draw_samples, flat_metrics, is_best, mask_ap, validate
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
@@ -180,8 +180,7 @@ def _evaluate(run: _Run) -> dict[str, float | None]:
         draw_samples(accelerator, run.model, run.val or run.images.data, run.out / "samples" / f"{step:06d}")
         run.metrics = metrics or run.metrics
         score = None if metrics is None else mask_ap(metrics)
-        # Without validation data the newest weights are the best that is known.
-        if score is None or run.state.best is None or score > run.state.best:
+        if is_best(score, run.state.best):
             run.state.best = score
             with replace_folder(run.out / "best") as folder:
                 save_model(run.model, folder, _card(run, metrics))

@@ -49,7 +49,7 @@ class RunState:
 
     Attributes:
         step: finished optimiser steps.
-        best: highest amodal mask AP so far in percent; None before the first evaluation.
+        best: highest amodal mask AP so far in percent; None while none is defined.
         scaler: state of the float16 gradient scaler; empty without one.
         data: fingerprint of the training data.
     """
