@@ -18,7 +18,7 @@ from amodal.data.masks import InstanceMasks
 from amodal.data.reader import load as load_annotations
 from amodal.data.store import AnnotationSet
 from amodal.data.transforms import Augment
-from amodal.errors import DataError
+from amodal.errors import AmodalError, DataError
 from amodal.structures import Targets
 from amodal.transport import Pair
 
@@ -82,7 +82,10 @@ class AmodalDataset(Dataset[tuple[Tensor, Targets]]):
         index %= len(self)
         image, targets = self.image(index), self.targets(index)
         if self.transforms is not None:
-            image, targets = self.transforms(image, targets, position)
+            try:
+                image, targets = self.transforms(image, targets, position)
+            except AmodalError as error:
+                raise DataError(str(error), file=self.image_path(index), image_id=targets.image_id) from None
         return Pair(image, targets)
 
     def image_path(self, index: int) -> Path:

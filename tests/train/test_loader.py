@@ -3,17 +3,20 @@
 import copy
 import os
 import pickle
+import shutil
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from amodal.config import DataConfig, TrainConfig
 from amodal.datasets import AmodalDataset, collate
 from amodal.datasets import load as load_dataset
-from amodal.train.data import load_data, train_loader
+from amodal.errors import DataError
+from amodal.train.data import load_data, train_loader, val_batches
 
 
 @pytest.fixture
@@ -76,3 +79,29 @@ def test_an_image_without_objects_and_half_floats_arrive(data: AmodalDataset) ->
     assert images[0].dtype == torch.bfloat16
     assert images[0].shape == (3, 2, 2)
     assert images[1].shape == (0, 4)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_is_one_line_that_names_it(scenes: Path, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(scenes, tmp_path / "data")
+    picture = sorted((tmp_path / "data/images").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:100])
+    source = DataConfig(
+        train=str(tmp_path / "data/annotations.json"), train_images=str(tmp_path / "data/images"), workers=workers
+    )
+    config = TrainConfig(steps=1, batch_size=10, data=source)
+    images, _ = load_data(config)
+    loaders = (train_loader(images, config, 0, 0, 1), val_batches(images.data, 0, 1, workers))
+    for loader in loaders:
+        with pytest.raises(DataError) as caught:
+            list(loader)
+        assert picture.name in str(caught.value)
+        assert caught.value.image_id == 1
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_transform_that_fails_names_the_picture(data: AmodalDataset) -> None:
+    turned = AmodalDataset(data.annotations, data.images, v2.RandomRotation(30))
+    with pytest.raises(DataError, match=r"\.png: image 1: masks cannot follow the transform 'rotate'"):
+        turned[0]

@@ -19,7 +19,7 @@ from amodal.data.store import AnnotationSet
 from amodal.data.transforms import train_transforms
 from amodal.datasets import AmodalDataset, collate
 from amodal.datasets import load as load_dataset
-from amodal.errors import ConfigError, DataError
+from amodal.errors import AmodalError, ConfigError, DataError
 from amodal.launch import warn
 from amodal.structures import Targets
 from amodal.train.order import DataOrder, MicroBatches
@@ -39,8 +39,8 @@ class TrainImages(Dataset[Sample]):
         if not bool((_objects(annotations) & annotations.amodal_known).any()):
             raise DataError(
                 f"no object's whole shape is known (read as schema {annotations.schema!r}), so there is nothing"
-                " amodal to learn; if the file has whole shapes under another schema's keys, write them anew with 'amodal convert"
-                " SRC OUT --schema NAME', or else make data with hidden parts, as 'amodal scenes' does",
+                " amodal to learn; if the file has whole shapes under another schema's keys, write them anew with"
+                " 'amodal convert SRC OUT --schema NAME', or else make data with hidden parts, as 'amodal scenes' does",
                 file=annotations.path or None,
             )
 
@@ -110,27 +110,59 @@ def annotation_digest(data: AnnotationSet) -> str:
     return digest.hexdigest()
 
 
-def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> DataLoader[Any]:
+def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> Iterator[Any]:
     """Micro-batches (images, targets) of this process from step ``start`` on."""
     order = DataOrder(len(images), config.seed, config.batch_size)
     batches = MicroBatches(order, start, config.steps, config.accumulate, rank, world)
-    return DataLoader(
-        images,
-        batch_sampler=batches,  # type: ignore[arg-type, unused-ignore]
-        collate_fn=collate,
-        num_workers=config.data.workers,
-        worker_init_fn=_one_thread,
-    )
+    return _batches(images, config.data.workers, batch_sampler=batches)
 
 
 def val_batches(data: AmodalDataset, rank: int, world: int, workers: int) -> Iterator[tuple[list[Tensor], list[int]]]:
     """This process's share of the validation images with their ids."""
     share = Subset(data, range(rank, len(data), world))
-    loader: DataLoader[Any] = DataLoader(
-        share, batch_size=4, collate_fn=collate, num_workers=workers, worker_init_fn=_one_thread
-    )
-    for images, targets in loader:
+    for images, targets in _batches(share, workers, batch_size=4):
         yield images, [target.image_id for target in targets]
+
+
+class _Told(Dataset[Any]):
+    """A data set that returns its errors: PyTorch would raise those of a loader process with a traceback inside."""
+
+    def __init__(self, data: Dataset[Sample]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Any) -> Sample | AmodalError:
+        try:
+            return self.data[key]
+        except AmodalError as error:
+            return error
+
+
+def _first_error(samples: list[Any]) -> Any:
+    errors = (sample for sample in samples if isinstance(sample, AmodalError))
+    return next(errors, None) or collate(samples)
+
+
+def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Iterator[Any]:
+    """Batches of a data set; an error is raised here, as it was raised in the loader process.
+
+    Raises:
+        AmodalError: a picture is faulty, or a loader process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_one_thread, **how
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, AmodalError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise AmodalError("a loader process died, as for want of memory; try a lower data.workers") from None
 
 
 def _objects(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
