@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import warnings
@@ -14,12 +13,12 @@ from amodal.data.classes import Classes, match
 from amodal.data.images import safe_join
 from amodal.data.problems import Count
 from amodal.data.reader import load as load_annotations
-from amodal.data.told import tell
 from amodal.data.results import translate
+from amodal.data.told import tell
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
 from amodal.evaluation.remarks import rate_remarks, unjudged
-from amodal.files import write_rows
+from amodal.files import write_json, write_rows
 from amodal.launch import warn
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
@@ -114,7 +113,7 @@ def run_test(
     tell(evaluation.detections, [*_not_annotated(model, lost), *unjudged(evaluation)])
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
-    (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "metrics.json", kept, indent=2)
     priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
     report = write_report(
         out,

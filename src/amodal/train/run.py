@@ -22,7 +22,7 @@ from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
 from amodal.errors import ConfigError
-from amodal.files import recover, replace_folder
+from amodal.files import named, recover, replace_folder, write_text
 from amodal.launch import own_settings
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
@@ -103,15 +103,15 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(out / "config.yaml", to_yaml(config))
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state)
     if accelerator.is_main_process:
         print(opening(config, model, accelerator.device, len(images), 0 if val is None else len(val), state.step))
     # Several processes would have to agree on the step to stop after; they are killed and resumed.
     with Signals() if accelerator.num_processes == 1 else contextlib.nullcontext(Signals()) as signals:
         _loop(run, signals)
-    accelerator.end_training()
+    with named(out / "tensorboard"):
+        accelerator.end_training()
     if accelerator.is_main_process:
         print(closing(config, run.metrics))
 
@@ -145,17 +145,22 @@ def _loop(run: _Run, signals: Signals) -> None:
                 row = {"lr": rate, "loss": result.loss, **result.losses, "grad_norm": result.grad_norm}
                 log.write(done, {**row, "seconds": sum(spent) / len(spent)})
                 spent.clear()
-                accelerator.log({f"train/{name}": value for name, value in row.items()}, step=done)
+                _track(run, {f"train/{name}": value for name, value in row.items()})
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 values = _evaluate(run)
                 if accelerator.is_main_process and values:
                     evals.write(done, values)
                     numbers = {name: value for name, value in values.items() if value is not None}
-                    accelerator.log({f"val/{name}": value for name, value in numbers.items()}, step=done)
+                    _track(run, {f"val/{name}": value for name, value in numbers.items()})
             if done == config.steps or done % config.save_every == 0 or signals.caught is not None:
                 _save_last(run)
             if signals.caught is not None and done < config.steps:
                 raise Stopped(stopped(config, done), signals.caught)
+
+
+def _track(run: _Run, values: dict[str, float]) -> None:
+    with named(run.out / "tensorboard"):
+        run.accelerator.log(values, step=run.state.step)
 
 
 def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult:
