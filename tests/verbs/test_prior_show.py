@@ -176,9 +176,9 @@ def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_picture_and_a_long_name_cost_nothing_else(
-    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str]
+    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str], matched: Callable[..., ClassMatch]
 ) -> None:
-    rows = choose_rows(tiny_annotations, ["square", "disc"], 0)
+    rows = choose_rows(tiny_annotations, matched("square", "disc"), 0)
     first, last = (int(tiny_annotations.image_index[row]) for row in (rows[0], rows[-1]))
     names = list(tiny_annotations.file_names)
     names[last] = "k" * 250 + ".png"
