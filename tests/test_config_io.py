@@ -125,7 +125,7 @@ def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
         ("steps: many", "steps is 'many', must be int"),
         ("steps: 2.5", "steps is '2.5', must be int"),
         ("steps: true", "steps is 'True', must be int"),
-        ("steps: 0", "steps is 0, must be >= 1"),
+        ("steps: 0", "steps is 0, must be 1 to 1000000000"),
         ("steps:", "steps is null, must be a value"),
         ("data: 3", "data is 3, must be a mapping"),
         ("model: []", "model is [], must be a mapping"),
@@ -331,3 +331,24 @@ def test_a_wheel_carries_configurations_and_experiments() -> None:
     assert carried.pop("configs") == "amodal/configs"
     general = {"fig4", "fig5", "fig6", "table1", "table2"}  # the others are studies of photographs that outsiders lack
     assert carried == {f"experiments/{name}.yaml": f"amodal/experiments/{name}.yaml" for name in general}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("model.transform.mean", [0.5] * 4, "three numbers finite, of R, G, B"),
+        ("model.transform.std", [0.5, 0.0, 0.5], "three numbers > 0, of R, G, B"),
+        ("data.workers", 2**31, "0 to 1024"),
+        ("steps", 10**18, "1 to 1000000000"),
+        ("batch_size", 2**40, "1 to 1000000"),
+        ("model.box_head.channels", 2**33, "1 to 65536"),
+        ("model.mask_head.convs", 10**6, "0 to 64"),
+    ],
+)
+def test_every_number_has_bounds(tmp_path: Path, key: str, value: object, rule: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {key: value})
+    assert key.removeprefix("model.") in str(caught.value)
+    assert rule in str(caught.value)

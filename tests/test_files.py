@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from amodal import files as atomic
-from amodal.errors import DataError
+from amodal.errors import AmodalError, DataError
 
 
 def write(folder: Path, text: str) -> None:
@@ -183,3 +186,42 @@ while done < 20:
     others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
     assert [other.wait(60) for other in others] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "60", "two worked at once"
+
+
+def _full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("role", ["text", "json", "rows", "tensors"])
+def test_a_full_disk_leaves_the_old_file_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    path = tmp_path / "kept"
+    writers: dict[str, Callable[[], None]] = {
+        "text": lambda: atomic.write_text(path, "new"),
+        "json": lambda: atomic.write_json(path, {"a": 1}, indent=2),
+        "rows": lambda: atomic.write_rows(path, [{"a": 1}]),
+        "tensors": lambda: atomic.write_tensors(path, {"a": torch.ones(2)}),
+    }
+    path.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full)
+        with pytest.raises(AmodalError, match=r"kept: cannot be written \(No space left on device\)"):
+            writers[role]()
+    assert path.read_text() == "old"
+    assert [other.name for other in tmp_path.iterdir()] == ["kept"]
+    writers[role]()
+    assert path.read_bytes() != b"old"
+
+
+def test_tensor_files_of_equal_tensors_are_equal_and_open_to_those_the_umask_admits(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3), "a": torch.zeros(2, 0), "c": torch.ones(2, 2).half()}
+    contents = set()
+    for _ in range(8):
+        atomic.write_tensors(tmp_path / "x.safetensors", tensors, {"kind": "k", "version": "1"})
+        contents.add((tmp_path / "x.safetensors").read_bytes())
+    assert len(contents) == 1
+    read = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(read[name], value) for name, value in tensors.items())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

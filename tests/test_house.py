@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "terminal", "version"),
     ("viz",),
-    ("draws", "files", "frames", "settings"),
+    ("draws", "files", "frames", "launch", "settings", "transport"),
     ("structures", "systems"),
     ("data", "prediction"),
     ("config",),

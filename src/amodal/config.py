@@ -14,6 +14,27 @@ from typing import Literal
 from amodal.errors import require
 from amodal.settings import FitConfig, MethodConfig
 
+SIDE = 65536
+"""Pixels; the longest side of a picture that can be annotated."""
+MANY = 1_000_000
+"""Most things of one kind an image or a step: anchors, proposals, detections, images."""
+STEPS = 1_000_000_000
+WIDTH = 65536
+"""Most channels of a layer."""
+CELLS = 256
+"""Most cells of a pooled map, a side."""
+CONVS = 64
+WORKERS = 1024
+"""Most loader processes."""
+
+
+def _all_positive(values: list[float]) -> bool:
+    return all(0 < value < math.inf for value in values)
+
+
+def _any_finite(values: list[float]) -> bool:
+    return all(-math.inf < value < math.inf for value in values)
+
 
 @dataclass(frozen=True)
 class TransformConfig:
@@ -37,7 +58,12 @@ class TransformConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.min_size) and min(self.min_size) >= 16, "transform.min_size", self.min_size, "sizes >= 16")
-        require(self.test_min_size >= 16, "transform.test_min_size", self.test_min_size, ">= 16")
+        require(16 <= self.test_min_size <= SIDE, "transform.test_min_size", self.test_min_size, f"16 to {SIDE}")
+        for name in ("max_size", "test_max_size"):
+            require(getattr(self, name) <= SIDE, f"transform.{name}", getattr(self, name), f"at most {SIDE}")
+        for name, ok, rule in (("mean", _any_finite, "finite"), ("std", _all_positive, "> 0")):
+            values = getattr(self, name)
+            require(len(values) == 3 and ok(values), f"transform.{name}", values, f"three numbers {rule}, of R, G, B")
         require(self.max_size >= max(self.min_size), "transform.max_size", self.max_size, ">= transform.min_size")
         require(
             self.test_max_size >= self.test_min_size,
@@ -70,7 +96,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.trainable_layers <= 5, "backbone.trainable_layers", self.trainable_layers, "0 to 5")
-        require(self.channels >= 8 and self.channels % 8 == 0, "backbone.channels", self.channels, "a multiple of 8")
+        ok = 8 <= self.channels <= WIDTH and self.channels % 8 == 0
+        require(ok, "backbone.channels", self.channels, f"a multiple of 8, at most {WIDTH}")
 
 
 @dataclass(frozen=True)
@@ -105,10 +132,11 @@ class RPNConfig:
 
     def __post_init__(self) -> None:
         sizes, ratios = self.anchor_sizes, self.aspect_ratios
-        require(bool(sizes) and min(sizes) >= 1, "rpn.anchor_sizes", sizes, "sizes >= 1")
+        ok = bool(sizes) and 1 <= min(sizes) <= max(sizes) <= SIDE
+        require(ok, "rpn.anchor_sizes", sizes, f"sizes from 1 to {SIDE}")
         require(bool(ratios) and all(0 < r < math.inf for r in ratios), "rpn.aspect_ratios", ratios, "ratios > 0")
         for name in ("pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test", "batch_per_image"):
-            require(getattr(self, name) >= 1, f"rpn.{name}", getattr(self, name), ">= 1")
+            require(1 <= getattr(self, name) <= MANY, f"rpn.{name}", getattr(self, name), f"1 to {MANY}")
         for name in ("nms", "fg_iou", "bg_iou", "positive_fraction"):
             require(0.0 < getattr(self, name) <= 1.0, f"rpn.{name}", getattr(self, name), "in (0, 1]")
         require(self.bg_iou <= self.fg_iou, "rpn.bg_iou", self.bg_iou, "<= rpn.fg_iou")
@@ -141,8 +169,8 @@ class BoxHeadConfig:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("channels", "pool_size", "batch_per_image"):
-            require(getattr(self, name) >= 1, f"box_head.{name}", getattr(self, name), ">= 1")
+        for name, most in (("channels", WIDTH), ("pool_size", CELLS), ("batch_per_image", MANY)):
+            require(1 <= getattr(self, name) <= most, f"box_head.{name}", getattr(self, name), f"1 to {most}")
         for name in ("positive_fraction", "fg_iou"):
             require(0.0 < getattr(self, name) <= 1.0, f"box_head.{name}", getattr(self, name), "in (0, 1]")
         weights = self.box_weights
@@ -150,7 +178,7 @@ class BoxHeadConfig:
         require(ok, "box_head.box_weights", weights, "four weights > 0")
         require(0.0 <= self.score_threshold < 1.0, "box_head.score_threshold", self.score_threshold, "in [0, 1)")
         require(0.0 < self.nms <= 1.0, "box_head.nms", self.nms, "in (0, 1]")
-        require(self.detections >= 1, "box_head.detections", self.detections, ">= 1")
+        require(1 <= self.detections <= MANY, "box_head.detections", self.detections, f"1 to {MANY}")
 
 
 @dataclass(frozen=True)
@@ -170,9 +198,9 @@ class MaskHeadConfig:
     soft_targets: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("channels", "pool_size"):
-            require(getattr(self, name) >= 1, f"mask_head.{name}", getattr(self, name), ">= 1")
-        require(self.convs >= 0, "mask_head.convs", self.convs, ">= 0")
+        for name, most in (("channels", WIDTH), ("pool_size", CELLS)):
+            require(1 <= getattr(self, name) <= most, f"mask_head.{name}", getattr(self, name), f"1 to {most}")
+        require(0 <= self.convs <= CONVS, "mask_head.convs", self.convs, f"0 to {CONVS}")
 
 
 @dataclass(frozen=True)
@@ -220,7 +248,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(0.0 <= self.flip <= 1.0, "data.flip", self.flip, "in [0, 1]")
-        require(self.workers >= 0, "data.workers", self.workers, ">= 0")
+        require(0 <= self.workers <= WORKERS, "data.workers", self.workers, f"0 to {WORKERS}")
 
 
 @dataclass(frozen=True)
@@ -255,7 +283,7 @@ class OptimConfig:
         require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, ">= 0")
         ok = self.clip_norm is None or 0.0 < self.clip_norm < math.inf
         require(ok, "optim.clip_norm", self.clip_norm, "> 0, or null for no clipping")
-        require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, ">= 0")
+        require(0 <= self.warmup_steps <= STEPS, "optim.warmup_steps", self.warmup_steps, f"0 to {STEPS}")
         require(0.0 < self.warmup_factor <= 1.0, "optim.warmup_factor", self.warmup_factor, "in (0, 1]")
         require(all(0 < m < math.inf for m in self.milestones), "optim.milestones", self.milestones, "steps > 0")
         require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "in (0, 1]")
@@ -298,13 +326,14 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, ">= 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
-        require(self.accumulate >= 1, "accumulate", self.accumulate, ">= 1")
+        bounds = {
+            **dict.fromkeys(("steps", "save_every", "log_every"), (1, STEPS)),
+            **dict.fromkeys(("batch_size", "accumulate"), (1, MANY)),
+            "eval_every": (0, STEPS),
+        }
+        for name, (least, most) in bounds.items():
+            require(least <= getattr(self, name) <= most, name, getattr(self, name), f"{least} to {most}")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
-        require(self.eval_every >= 0, "eval_every", self.eval_every, ">= 0")
-        require(self.save_every >= 1, "save_every", self.save_every, ">= 1")
-        require(self.log_every >= 1, "log_every", self.log_every, ">= 1")
         require(
             self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of {self.batch_size}"
         )

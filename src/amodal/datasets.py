@@ -18,8 +18,9 @@ from amodal.data.masks import InstanceMasks
 from amodal.data.reader import load as load_annotations
 from amodal.data.store import AnnotationSet
 from amodal.data.transforms import Augment
-from amodal.errors import DataError
+from amodal.errors import AmodalError, DataError
 from amodal.structures import Targets
+from amodal.transport import Pair
 
 Transforms = Callable[[Tensor, Targets, int], tuple[Tensor, Targets]]
 
@@ -80,7 +81,12 @@ class AmodalDataset(Dataset[tuple[Tensor, Targets]]):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         image, targets = self.image(index), self.targets(index)
-        return (image, targets) if self.transforms is None else self.transforms(image, targets, position)
+        if self.transforms is not None:
+            try:
+                image, targets = self.transforms(image, targets, position)
+            except AmodalError as error:
+                raise DataError(str(error), file=self.image_path(index), image_id=targets.image_id) from None
+        return Pair(image, targets)
 
     def image_path(self, index: int) -> Path:
         """Where image ``index`` lies; DataError for a file name that leaves the folder."""
@@ -113,5 +119,8 @@ class AmodalDataset(Dataset[tuple[Tensor, Targets]]):
 
 
 def collate(samples: list[tuple[Tensor, Targets]]) -> tuple[list[Tensor], list[Targets]]:
-    """A batch as the models take it: a list of images of any sizes and a list of their targets."""
-    return [image for image, _ in samples], [targets for _, targets in samples]
+    """A batch as the models take it: a list of images of any sizes and a list of their targets.
+
+    From a loader process it travels as arrays, so that the limit of open files bounds no batch size.
+    """
+    return Pair([image for image, _ in samples], [targets for _, targets in samples])

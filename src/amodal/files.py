@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.errors import DataError, WeightsError
+from amodal.errors import AmodalError, DataError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,30 +86,76 @@ def shipped_files(kind: str) -> dict[str, Path]:
     return dict(sorted((path.relative_to(folders[0]).with_suffix("").as_posix(), path) for path in paths))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` beside ``path``, on disk, then puts it in its place; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yields a place beside ``path`` to write to; what lies there is on disk, then takes the place of ``path``.
+
+    After an exception the place is empty again and ``path`` as it was. Folders are made; the mode follows the umask.
+
+    Raises:
+        AmodalError: the disk is full, the folder cannot be written to, ...; names ``path``.
+    """
+    path = Path(path)
     beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield beside
+            beside.chmod(0o666 & ~_umask())
+            _sync(beside)
+            os.replace(beside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """:func:`write_text` of JSON on one line; NaN is refused."""
-    write_text(path, json.dumps(content, allow_nan=False) + "\n")
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives failures to write inside the block the name of what was written, which a full disk does not tell."""
+    try:
+        yield
+    except OSError as error:
+        raise AmodalError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text``; see :func:`whole`."""
+    with whole(path) as beside:
+        beside.write_bytes(text.encode())
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """:func:`write_text` of JSON, on one line without ``indent``; NaN is refused."""
+    write_text(path, json.dumps(content, allow_nan=False, indent=indent) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A JSON list, one row a line, written at once: the file is old or new, never half."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
+    """A JSON list, one row a line; see :func:`whole`."""
+    with whole(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         for position, row in enumerate(rows):
             file.write(("[\n" if position == 0 else ",\n") + json.dumps(row))
         file.write("\n]\n" if rows else "[]\n")
-    beside.replace(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file; see :func:`whole`. Equal tensors give equal bytes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    # Made in memory: safetensors' own writer gives mode 0600 and an error without a file name.
+    try:
+        data = save(dict(sorted(tensors.items())), {"format": "pt", **dict(sorted((metadata or {}).items()))})
+    except SafetensorError as error:
+        raise AmodalError(f"{path}: cannot be written ({error})") from None
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    # The library writes metadata in the random order of a hash table.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with whole(path) as beside, beside.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(data)[length:])
 
 
 @contextlib.contextmanager
@@ -237,6 +283,12 @@ def open_weights(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: no whole safetensors file ({error})") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _side(folder: Path, role: str) -> Path:

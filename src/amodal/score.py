@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amodal.data.classes import Classes, match
 from amodal.data.images import safe_join
 from amodal.data.problems import Count
 from amodal.data.reader import load as load_annotations
+from amodal.data.results import translate
 from amodal.data.told import tell
 from amodal.errors import DataError, WeightsError
 from amodal.evaluation import prepare, table
 from amodal.evaluation.remarks import rate_remarks, unjudged
-from amodal.files import write_rows
+from amodal.files import write_json, write_rows
+from amodal.launch import warn
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
 from amodal.pictures import explain_image
@@ -112,7 +113,7 @@ def run_test(
     tell(evaluation.detections, [*_not_annotated(model, lost), *unjudged(evaluation)])
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
-    (out / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "metrics.json", kept, indent=2)
     priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
     report = write_report(
         out,
@@ -149,23 +150,21 @@ def list_items(truth: AnnotationSet, images: Path) -> list[jobs.Item]:
 
 
 def match_classes(model: AmodalRCNN, truth: AnnotationSet) -> dict[int, int | None]:
-    """Category id of the annotations for each one of the checkpoint: by name, None for a class that is not annotated.
+    """Category id of the annotations for each one of the checkpoint, None for a class that is not annotated.
+
+    Classes without partner are told on stderr.
 
     Raises:
-        DataError: no name of the checkpoint is among the annotations' classes.
+        DataError: no class of the checkpoint is annotated, or some cannot be told apart.
     """
-    there = dict(zip(truth.class_names, truth.category_ids, strict=True))
-    found = {own: there.get(name) for own, name in zip(model.category_ids, model.class_names, strict=True)}
-    if all(category is None for category in found.values()):
-        ours, theirs = ", ".join(model.class_names[:5]), ", ".join(truth.class_names[:5])
-        raise DataError(f"no class of the checkpoint ({ours}) is annotated ({theirs})", file=truth.path)
-    return found
-
-
-def translate(results: list[dict[str, Any]], category_of: Mapping[int, int | None]) -> list[dict[str, Any]]:
-    """Results with the annotations' category ids; those of classes that are not annotated are left out."""
-    translated = [{**result, "category_id": category_of[result["category_id"]]} for result in results]
-    return [result for result in translated if result["category_id"] is not None]
+    ours = Classes(model.class_names, model.category_ids, "the checkpoint")
+    matched = match(ours, Classes(truth.class_names, truth.category_ids, "the annotations"), file=truth.path)
+    if not matched:
+        own, others = ", ".join(model.class_names[:5]), ", ".join(truth.class_names[:5])
+        raise DataError(f"no class of the checkpoint ({own}) is annotated ({others})", file=truth.path)
+    for line in matched.told():
+        warn(line)
+    return matched.category_of
 
 
 def _not_annotated(model: AmodalRCNN, lost: list[int]) -> list[Count]:

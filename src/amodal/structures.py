@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amodal.draws import Draws
+from amodal.transport import pack, unpack
 
 
 class LossTerm(NamedTuple):
@@ -84,6 +85,13 @@ class Targets:
 
     def __len__(self) -> int:
         return int(self.boxes.shape[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = pack(vars(self))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(unpack(state))
 
     def to(self, device: torch.device | str) -> Targets:
         """A copy whose tensors live on ``device``; masks stay where they are and follow at the crop."""

@@ -7,6 +7,7 @@ one. After any pipeline, masks cropped in the whole frame must be the picture's 
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from amodal.data.masks import InstanceMasks
@@ -166,7 +167,8 @@ def test_transforms_that_masks_cannot_follow_are_refused(transform: torch.nn.Mod
 
 def test_transforms_that_remove_boxes_are_refused() -> None:
     def pipeline(inputs: dict[str, object]) -> dict[str, object]:
-        return {**inputs, "boxes": inputs["boxes"][:1]}  # type: ignore[index]
+        boxes = inputs["boxes"]
+        return {**inputs, "boxes": tv_tensors.wrap(boxes[:1], like=boxes)}  # type: ignore[index]
 
     with pytest.raises(AmodalError, match="apart"):
         Augment(pipeline)(*sample())
@@ -232,3 +234,30 @@ def test_seeded_leaves_the_generator_as_it_was() -> None:
     with seeded(1, 2, 3):
         torch.rand(5)
     assert torch.equal(torch.rand(2), want)
+
+
+def rotated() -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(torch.zeros(2, 5), format="CXCYWHR", canvas_size=(HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
+def test_boxes_come_back_as_corners_whatever_format_a_pipeline_ends_with(form: str) -> None:
+    image, targets = sample()
+    _, moved = Augment(v2.ConvertBoundingBoxFormat(form))(image, targets)
+    assert torch.equal(moved.boxes, targets.boxes)
+    assert torch.equal(moved.visible_boxes, targets.visible_boxes)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        (v2.ToPureTensor(), "returns a Tensor as 'boxes', must return a BoundingBoxes; leave out ToPureTensor"),
+        (lambda given: {**given, "boxes": rotated()}, "returns boxes as CXCYWHR, must be XYXY, XYWH or CXCYWH"),
+        (lambda given: {"image": given["image"]}, "returns nothing as 'boxes'"),
+        (lambda given: given["image"], "returns a Image, must return the dict"),
+        (lambda given: {**given, "image": given["image"][:1]}, r"image of shape \[1, 32, 48\]"),
+    ],
+)
+def test_what_no_longer_says_what_it_is_is_refused(pipeline: object, message: str) -> None:
+    with pytest.raises(AmodalError, match=message):
+        Augment(pipeline)(*sample())  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
-from amodal.errors import AmodalError, ConfigError, WeightsError
+from amodal.errors import AmodalError, ConfigError, DataError, WeightsError
 from amodal.model import load_model
 from amodal.train.run import train_run
 from amodal.train.state import read_state
@@ -217,3 +217,48 @@ def test_other_validation_data_have_another_best(settled: Callable[..., TrainCon
     state = json.loads((run / "last" / "state.json").read_text())
     assert state["best"] is not None
     assert read_state(run / "last", settled(data__val=None), state["data"]).best is None
+
+
+def test_data_without_a_known_whole_shape_are_refused_with_the_way_out(
+    settings: Path, scenes: Path, tmp_path: Path
+) -> None:
+    content = json.loads((scenes / "annotations.json").read_text())
+    keys = ("id", "image_id", "category_id", "iscrowd", "segmentation", "area", "bbox")
+    content["annotations"] = [{key: entry[key] for key in keys} for entry in content["annotations"]]
+    (tmp_path / "modal.json").write_text(json.dumps(content))
+    changes = {"data.train": str(tmp_path / "modal.json"), "out": str(tmp_path / "run"), "steps": 1}
+    with pytest.raises(DataError, match=r"no object's whole shape is known \(read as schema 'coco'\).*amodal convert"):
+        train_run(load_config(settings, changes))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data", [], r"state\.json: damaged.*\(data is \[\]\)"),
+        ("step", True, r"damaged.*\(step is True\)"),
+        ("step", 10**30, "step is 1000000.*, not between 1 and 2"),
+        ("best", "high", r"\(best is 'high'\)"),
+        ("best", 1e300, "must be 0 to 100, or null"),
+        ("scaler", {"scale": "x"}, r"scaler\.scale is 'x'"),
+        ("config", {"steps": "2"}, "config.steps is '2', must be 1 to"),
+        ("config", 7, r"\(config is 7\)"),
+        ("version", 1.5, r"\(version is 1\.5\)"),
+    ],
+)
+def test_fields_of_a_state_have_types_and_bounds(
+    settled: Callable[..., TrainConfig], run: Path, key: str, value: Any, message: str
+) -> None:
+    path = run / "last" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(WeightsError, match=message):
+        train_run(settled(), resume=True)
+
+
+def test_an_optimiser_state_that_lacks_tensors_is_refused(settled: Callable[..., TrainConfig], run: Path) -> None:
+    path = run / "last" / "optimizer.safetensors"
+    tensors = load_file(path)
+    del tensors[sorted(tensors)[3]]
+    for metadata, told in (({"tensors": str(len(tensors) + 1)}, len(tensors) + 1), (None, "an unknown number")):
+        save_file(tensors, path, metadata)
+        with pytest.raises(WeightsError, match=rf"holds {len(tensors)} tensors, {told} were written"):
+            train_run(settled(), resume=True)

@@ -16,6 +16,7 @@ from amodal import build
 from amodal.checkpoint import save_model
 from amodal.cli import main
 from amodal.data.canonical import write
+from amodal.data.classes import Classes, ClassMatch, match
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError, DataError
 from amodal.priors.prior import Prior
@@ -39,11 +40,22 @@ def place(tmp_path: Path, tiny_annotations: AnnotationSet, tiny_prior: Prior, ex
     return tmp_path
 
 
+@pytest.fixture
+def matched(tiny_annotations: AnnotationSet) -> Callable[..., ClassMatch]:
+    """The classes of a prior with these names, matched with those of the annotations."""
+
+    def make(*names: str) -> ClassMatch:
+        theirs = Classes(tiny_annotations.class_names, tiny_annotations.category_ids, "the annotations")
+        return match(Classes(names, range(1, len(names) + 1), "the prior"), theirs)
+
+    return make
+
+
 def test_pictures_of_partly_hidden_objects(
-    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str]
+    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str], matched: Callable[..., ClassMatch]
 ) -> None:
     show(place / "prior", place / "ann.json", place / "out", limit=3)
-    rows = choose_rows(tiny_annotations, ["square", "disc"], 3)
+    rows = choose_rows(tiny_annotations, matched("square", "disc"), 3)
     assert capsys.readouterr().out == f"3 pictures: {place / 'out'}\n"
     numbers = [int(tiny_annotations.annotation_ids[row]) for row in rows]
     found = sorted((place / "out").iterdir())
@@ -58,20 +70,27 @@ def test_pictures_of_partly_hidden_objects(
     assert np.array_equal(other[:70], picture[:70]), "the titles differ"
 
 
-def test_rows_are_hidden_objects_of_known_classes_at_even_steps(tiny_annotations: AnnotationSet) -> None:
+def test_rows_are_hidden_objects_of_known_classes_at_even_steps(
+    tiny_annotations: AnnotationSet, matched: Callable[..., ClassMatch]
+) -> None:
     rate = tiny_annotations.occlude_rate
     hidden = [row for row in range(36) if 0.15 <= rate[row] <= 0.85]
-    assert choose_rows(tiny_annotations, ["square", "disc"], 0) == hidden
-    assert choose_rows(tiny_annotations, ["square", "disc"], 2) == [hidden[0], hidden[-1]]
-    discs = choose_rows(tiny_annotations, ["disc", "moon"], 0)
+    assert choose_rows(tiny_annotations, matched("square", "disc"), 0) == hidden
+    assert choose_rows(tiny_annotations, matched("square", "disc"), 2) == [hidden[0], hidden[-1]]
+    discs = choose_rows(tiny_annotations, matched("disc", "moon"), 0)
     assert discs == [row for row in hidden if tiny_annotations.labels[row] == 1]
     with pytest.raises(DataError, match="moon"):
-        choose_rows(tiny_annotations, ["moon"], 0)
+        choose_rows(tiny_annotations, matched("moon"), 0)
 
 
 @pytest.mark.parametrize("same", [False, True])
 def test_own_images_are_left_out_on_the_fitted_file(
-    same: bool, place: Path, tiny_annotations: AnnotationSet, tiny_prior: Prior, monkeypatch: pytest.MonkeyPatch
+    same: bool,
+    place: Path,
+    tiny_annotations: AnnotationSet,
+    tiny_prior: Prior,
+    monkeypatch: pytest.MonkeyPatch,
+    matched: Callable[..., ClassMatch],
 ) -> None:
     asked = []
     search = Prior.search
@@ -85,7 +104,7 @@ def test_own_images_are_left_out_on_the_fitted_file(
     parts = (tiny_prior.class_names, tiny_prior.category_ids, tiny_prior.encoder, tiny_prior.flow, tiny_prior.bank)
     save_prior(Prior(tiny_prior.config, *parts, data=data), place / "prior")
     show(place / "prior", place / "ann.json", place / "out", limit=1)
-    (row,) = choose_rows(tiny_annotations, ["square", "disc"], 1)
+    (row,) = choose_rows(tiny_annotations, matched("square", "disc"), 1)
     expected = int(tiny_annotations.image_ids[tiny_annotations.image_index[row]])
     assert [None if images is None else images.tolist() for images in asked] == [[expected] if same else None]
 
@@ -97,11 +116,12 @@ def test_a_model_asks_with_what_it_sees(
     tiny_config: Make,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    matched: Callable[..., ClassMatch],
 ) -> None:
     method = PGExpConfig(k=3, candidates=5, box_channels=16, rerank="occluder", rerank_weight=1.0)
     model = build("pgexp", 2, config=replace(tiny_config("pgexp"), method=method), prior=tiny_prior)
     save_model(model, place / "ckpt")
-    first, second = choose_rows(tiny_annotations, ["square", "disc"], 2)
+    first, second = choose_rows(tiny_annotations, matched("square", "disc"), 2)
 
     def found(model: Any, image: np.ndarray) -> list[Explanation]:
         """Only the first object is found, in its place."""
@@ -156,9 +176,9 @@ def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_picture_and_a_long_name_cost_nothing_else(
-    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str]
+    place: Path, tiny_annotations: AnnotationSet, capsys: pytest.CaptureFixture[str], matched: Callable[..., ClassMatch]
 ) -> None:
-    rows = choose_rows(tiny_annotations, ["square", "disc"], 0)
+    rows = choose_rows(tiny_annotations, matched("square", "disc"), 0)
     first, last = (int(tiny_annotations.image_index[row]) for row in (rows[0], rows[-1]))
     names = list(tiny_annotations.file_names)
     names[last] = "k" * 250 + ".png"

@@ -7,7 +7,7 @@ is a false positive).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -180,6 +180,13 @@ class _Reader:
         for row, pieces in masks.degenerate.items():
             self.findings.drop("polygon piece of fewer than three points", start + row, pieces)
         return masks
+
+
+def translate(results: Iterable[Mapping[str, Any]], category_of: Mapping[int, int | None]) -> list[dict[str, Any]]:
+    """Results with other category ids (:attr:`amodal.data.classes.ClassMatch.category_of`); those of classes without
+    partner are left out."""
+    translated = ({**result, "category_id": category_of[result["category_id"]]} for result in results)
+    return [result for result in translated if result["category_id"] is not None]
 
 
 def _known(value: Any, table: dict[int, int], key: str) -> int:

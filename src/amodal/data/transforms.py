@@ -57,7 +57,8 @@ class Augment:
         """
         Args:
             pipeline: takes and returns a dict with ``image`` (tv_tensors.Image uint8 [3, H, W]), ``boxes`` and
-                ``visible_boxes`` (BoundingBoxes, xyxy) and ``amodal`` and ``visible`` (MaskCarrier).
+                ``visible_boxes`` (BoundingBoxes; given as XYXY, taken back in any format with sides along the axes) and
+                ``amodal`` and ``visible`` (MaskCarrier).
             seed: of all draws.
         """
         self.pipeline = pipeline
@@ -105,8 +106,9 @@ def _to_sample(image: Tensor, targets: Targets) -> dict[str, Any]:
 
 
 def _from_sample(sample: dict[str, Any], targets: Targets) -> tuple[Tensor, Targets]:
+    _check_sample(sample)
     image = sample["image"].as_subclass(torch.Tensor)
-    boxes, visible_boxes = (sample[key].as_subclass(torch.Tensor).float() for key in ("boxes", "visible_boxes"))
+    boxes, visible_boxes = (_corners(sample[key]) for key in ("boxes", "visible_boxes"))
     amodal, visible = sample["amodal"].masks, sample["visible"].masks
     canvas = (float(image.shape[-1]), float(image.shape[-2]))
     if len(boxes) != len(amodal) or not np.allclose(amodal.view.canvas, canvas):
@@ -120,6 +122,40 @@ def _from_sample(sample: dict[str, Any], targets: Targets) -> tuple[Tensor, Targ
     seen = (targets.visible_boxes != 0).any(dim=1, keepdim=True)
     moved = replace(targets, boxes=boxes, visible_boxes=visible_boxes * seen, amodal=amodal, visible=visible)
     return image, moved
+
+
+_KINDS: dict[str, type] = {
+    "image": Tensor,
+    "boxes": tv_tensors.BoundingBoxes,
+    "visible_boxes": tv_tensors.BoundingBoxes,
+    "amodal": MaskCarrier,
+    "visible": MaskCarrier,
+}
+
+
+def _check_sample(sample: Any) -> None:
+    """Refuses what a pipeline returns where its kinds no longer say what it is."""
+    if not isinstance(sample, dict):
+        raise AmodalError(f"augmentation returns a {type(sample).__name__}, must return the dict that it was given")
+    for key, kind in _KINDS.items():
+        value = sample.get(key)
+        if not isinstance(value, kind):
+            what = "nothing" if value is None else f"a {type(value).__name__}"
+            raise AmodalError(
+                f"augmentation returns {what} as {key!r}, must return a {kind.__name__}; leave out ToPureTensor and"
+                " whatever else takes boxes and masks out of their tv_tensors"
+            )
+    image = sample["image"]
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise AmodalError(f"augmentation returns an image of shape {list(image.shape)}, must be [3, height, width]")
+
+
+def _corners(boxes: tv_tensors.BoundingBoxes) -> Tensor:
+    """float32 [G, 4], xyxy pixels, of boxes in any format that has its sides along the axes."""
+    if tv_tensors.is_rotated_bounding_format(boxes.format):
+        raise AmodalError(f"augmentation returns boxes as {boxes.format.value}, must be XYXY, XYWH or CXCYWH")
+    found: Tensor = F.convert_bounding_box_format(boxes, new_format="XYXY").as_subclass(torch.Tensor).float()
+    return found
 
 
 def _remeasure(targets: Targets, amodal: InstanceMasks, visible: InstanceMasks) -> Targets:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from amodal.files import hold
+from amodal.launch import own_settings
 from amodal.pictures import pick_device
 
 
@@ -37,7 +38,8 @@ class Team:
         from accelerate import PartialState  # seconds to import, for several processes alone
 
         # The shards of a long job need not end within the half hour that a barrier waits by default.
-        self._state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+        with own_settings():
+            self._state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
         self.rank, self.device = int(self._state.process_index), torch.device(self._state.device)
 
     @property

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amodal.data.classes import Classes, ClassMatch, match
 from amodal.data.store import OCCLUDED, AnnotationSet
 from amodal.priors.consistency import context_boxes, inconsistency
 from amodal.priors.evidence import annotated_evidence
+from amodal.priors.prior import Prior
 from amodal.priors.types import PriorInstances
 
 
@@ -27,6 +29,13 @@ class Agreement(NamedTuple):
     score: Tensor
     others: Tensor
     context: Tensor
+
+
+def match_prior(prior: Prior, annotations: AnnotationSet) -> ClassMatch:
+    """The class of the annotations for each of the prior; DataError where they cannot be told apart."""
+    ours = Classes(prior.class_names, prior.category_ids, "the prior")
+    theirs = Classes(annotations.class_names, annotations.category_ids, "the annotations")
+    return match(ours, theirs, file=annotations.path or None)
 
 
 def occluded_rows(instances: PriorInstances, limit: int, seed: int) -> Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from amodal.errors import WeightsError
+from amodal.files import write_tensors
 from amodal.priors.bank import TENSORS, Bank, layout
 from amodal.priors.boxes import box_deltas
 
@@ -25,14 +24,8 @@ def save_bank(bank: Bank, folder: str | Path) -> None:
     The file is replaced in one step: a bank that was loaded from this very file still reads the old one.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = folder / f".{FILE}.{os.getpid()}"
     tensors = {name: getattr(bank, name).cpu().contiguous() for name in TENSORS}
-    try:
-        save_file(tensors, whole, metadata={"format": "pt", "kind": _KIND, "version": _VERSION})
-        os.replace(whole, folder / FILE)
-    finally:
-        whole.unlink(missing_ok=True)
+    write_tensors(folder / FILE, tensors, {"kind": _KIND, "version": _VERSION})
 
 
 def load_bank(folder: str | Path) -> Bank:

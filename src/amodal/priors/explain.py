@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
-from amodal.priors.annotated import agreement
+from amodal.priors.annotated import agreement, match_prior
 from amodal.priors.boxes import expand_boxes
 from amodal.priors.consistency import rerank_order
 from amodal.priors.prior import Prior
@@ -54,7 +54,8 @@ def explain_objects(
     priors themselves are those of plain retrieval.
 
     Args:
-        prior: the prior; it is asked for classes by their names, for as many priors as it was fitted to give.
+        prior: the prior; it is asked for classes as :mod:`amodal.data.classes` matches them, for as many priors as it
+            was fitted to give.
         annotations: the objects' file.
         rows: their rows; no crowds, and of classes that the prior has.
         exclude_own_image: leave out slots made from objects of the same image: the prior was fitted on this file.
@@ -69,7 +70,8 @@ def explain_objects(
     boxes, visible, seen = asked["frame"], asked["visible"], asked["visible_box"]
     image = annotations.image_index[list(rows)]
     names = [annotations.class_names[label] for label in annotations.labels[list(rows)].tolist()]
-    labels = torch.tensor([prior.class_names.index(name) for name in names], device=prior.device)
+    ours = match_prior(prior, annotations).label_of
+    labels = torch.tensor([ours[label] for label in annotations.labels[list(rows)].tolist()], device=prior.device)
     own = torch.from_numpy(annotations.image_ids[image]).to(prior.device) if exclude_own_image else None
     count = prior.config.candidates if weight > 0 else k
     every = prior.search(visible, boxes, labels, count, exclude_images=own)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from amodal.config_io import check_version, dump_yaml, read_yaml, structure
 from amodal.errors import ConfigError, WeightsError, nearest
-from amodal.files import read_weights
+from amodal.files import read_weights, write_tensors, write_text
 from amodal.priors.bank_io import load_bank, save_bank
 from amodal.priors.encoder import MaskEncoder
 from amodal.priors.flow import FlowNet
@@ -46,7 +45,7 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
         "rerank_weight": prior.rerank_weight,
         "data": prior.data,
     }
-    (folder / SETTINGS).write_text(dump_yaml(data), encoding="utf-8")
+    write_text(folder / SETTINGS, dump_yaml(data))
     _write(prior.encoder, folder / ENCODER)
     (folder / FLOW).unlink(missing_ok=True)
     if prior.flow is not None:
@@ -117,7 +116,7 @@ def _are_counts(values: list[Any]) -> bool:
 
 def _write(module: nn.Module, path: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path, metadata={"format": "pt"})
+    write_tensors(path, state)
 
 
 def _read(module: M, path: Path) -> M:

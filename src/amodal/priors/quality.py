@@ -16,9 +16,9 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from amodal.data.store import AnnotationSet
-from amodal.errors import DataError
 from amodal.frames import resample
-from amodal.priors.annotated import agreement, image_sizes, occluded_rows
+from amodal.launch import warn
+from amodal.priors.annotated import agreement, image_sizes, match_prior, occluded_rows
 from amodal.priors.boxes import expand_boxes, median_deltas
 from amodal.priors.consistency import rerank
 from amodal.priors.instances import collect
@@ -80,19 +80,16 @@ def judged_objects(annotations: AnnotationSet, objects: PriorInstances, *, exclu
 
 
 def judged_file(annotations: AnnotationSet, prior: Prior, *, seed: int = 0) -> Judged:
-    """The same for another annotation file, whose classes are found by id; classes that the prior lacks are left out.
+    """The same for another annotation file; classes that one side lacks are left out and told on stderr.
 
     Raises:
-        DataError: a category id has another name than in the prior.
+        DataError: classes of the same name cannot be told apart.
     """
-    names = dict(zip(prior.category_ids, prior.class_names, strict=True))
-    label = {number: row for row, number in enumerate(prior.category_ids)}
-    for number, name in zip(annotations.category_ids, annotations.class_names, strict=True):
-        if names.get(number, name) != name:
-            message = f"category {number} is {name!r}, {names[number]!r} in the prior's data"
-            raise DataError(message, file=annotations.path or None)
+    matched = match_prior(prior, annotations)
+    for line in matched.told():
+        warn(line)
     objects, _ = collect(annotations)
-    ours = torch.tensor([label.get(number, -1) for number in annotations.category_ids])
+    ours = torch.tensor([matched.label_of.get(label, -1) for label in range(len(annotations.class_names))])
     objects = replace(objects, labels=ours[objects.labels])
     return judged_objects(annotations, objects.take(objects.labels >= 0), exclude=False, seed=seed)
 

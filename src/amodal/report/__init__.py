@@ -14,6 +14,7 @@ from amodal.evaluation.levels import levels, pr_curves
 from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
 from amodal.evaluation.table import BY_CLASS, PARTS
+from amodal.files import write_text
 from amodal.report.charts import bars, curves
 from amodal.report.page import legend, page
 from amodal.report.pictures import SHOWN_FROM, Painter
@@ -74,7 +75,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     # Names may hold what UTF-8 has no bytes for (lone surrogates of JSON); they are shown as escapes.
-    path.write_text(page(title, "\n".join(sections)), encoding="utf-8", errors="backslashreplace")
+    write_text(path, page(title, "\n".join(sections)).encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from amodal.config import TrainConfig
+from amodal.data.classes import Classes, ClassMatch, match
 from amodal.data.store import AnnotationSet
 from amodal.data.transforms import train_transforms
 from amodal.datasets import AmodalDataset, collate
 from amodal.datasets import load as load_dataset
-from amodal.errors import ConfigError, DataError
+from amodal.errors import AmodalError, ConfigError, DataError
+from amodal.launch import warn
 from amodal.structures import Targets
 from amodal.train.order import DataOrder, MicroBatches
 
@@ -30,9 +32,17 @@ class TrainImages(Dataset[Sample]):
 
     def __init__(self, data: AmodalDataset) -> None:
         self.data = data
-        self.indices = np.flatnonzero(_usable(data.annotations))
+        annotations = data.annotations
+        self.indices = np.flatnonzero(_usable(annotations))
         if not len(self.indices):
-            raise DataError("no image with an object to train on", file=data.annotations.path or None)
+            raise DataError("no image with an object to train on", file=annotations.path or None)
+        if not bool((_objects(annotations) & annotations.amodal_known).any()):
+            raise DataError(
+                f"no object's whole shape is known (read as schema {annotations.schema!r}), so there is nothing"
+                " amodal to learn; if the file has whole shapes under another schema's keys, write them anew with"
+                " 'amodal convert SRC OUT --schema NAME', or else make data with hidden parts, as 'amodal scenes' does",
+                file=annotations.path or None,
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -46,8 +56,8 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     """Training images (augmented) and the validation set, None without one.
 
     Raises:
-        ConfigError: no training data are named, or the two sets give one category id two names.
-        DataError: a file is missing or faulty.
+        ConfigError: no training data are named.
+        DataError: a file is missing or faulty, or the classes of the two sets cannot be told apart.
     """
     data = config.data
     for key in ("train", "train_images"):
@@ -60,11 +70,25 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     if data.val is None or data.val_images is None:
         return TrainImages(train), None
     val = load_dataset(data.val, data.val_images)
-    names = dict(zip(train.annotations.category_ids, train.annotations.class_names, strict=True))
-    for number, name in zip(val.annotations.category_ids, val.annotations.class_names, strict=True):
-        if names.get(number, name) != name:
-            raise ConfigError(f"data.val calls category {number} {name!r}, data.train calls it {names[number]!r}")
+    ours = Classes(train.annotations.class_names, train.annotations.category_ids, "data.train")
+    matched = match_val(ours, val.annotations)
+    for line in matched.told():
+        warn(line)
+    if not comparable(matched, val.annotations):
+        warn("warning: data.val has no object with a known whole shape of a class of data.train; AP is undefined, and"
+             " best/ follows the newest weights")  # fmt: skip
     return TrainImages(train), val
+
+
+def match_val(ours: Classes, val: AnnotationSet) -> ClassMatch:
+    """The class of the validation data for each of ours."""
+    return match(ours, Classes(val.class_names, val.category_ids, "data.val"), file=val.path or None)
+
+
+def comparable(matched: ClassMatch, val: AnnotationSet) -> bool:
+    """Whether anything in the validation data can give a score: an object of a class of ours, known as a whole."""
+    counted = ~val.crowd & val.amodal_known
+    return bool(np.isin(val.labels[counted], list(matched.label_of)).any())
 
 
 def fingerprint(images: TrainImages) -> dict[str, Any]:
@@ -86,32 +110,67 @@ def annotation_digest(data: AnnotationSet) -> str:
     return digest.hexdigest()
 
 
-def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> DataLoader[Any]:
+def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> Iterator[Any]:
     """Micro-batches (images, targets) of this process from step ``start`` on."""
     order = DataOrder(len(images), config.seed, config.batch_size)
     batches = MicroBatches(order, start, config.steps, config.accumulate, rank, world)
-    return DataLoader(
-        images,
-        batch_sampler=batches,  # type: ignore[arg-type, unused-ignore]
-        collate_fn=collate,
-        num_workers=config.data.workers,
-        worker_init_fn=_one_thread,
-    )
+    return _batches(images, config.data.workers, batch_sampler=batches)
 
 
 def val_batches(data: AmodalDataset, rank: int, world: int, workers: int) -> Iterator[tuple[list[Tensor], list[int]]]:
     """This process's share of the validation images with their ids."""
     share = Subset(data, range(rank, len(data), world))
-    loader: DataLoader[Any] = DataLoader(
-        share, batch_size=4, collate_fn=collate, num_workers=workers, worker_init_fn=_one_thread
-    )
-    for images, targets in loader:
+    for images, targets in _batches(share, workers, batch_size=4):
         yield images, [target.image_id for target in targets]
 
 
+class _Told(Dataset[Any]):
+    """A data set that returns its errors: PyTorch would raise those of a loader process with a traceback inside."""
+
+    def __init__(self, data: Dataset[Sample]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: Any) -> Sample | AmodalError:
+        try:
+            return self.data[key]
+        except AmodalError as error:
+            return error
+
+
+def _first_error(samples: list[Any]) -> Any:
+    errors = (sample for sample in samples if isinstance(sample, AmodalError))
+    return next(errors, None) or collate(samples)
+
+
+def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Iterator[Any]:
+    """Batches of a data set; an error is raised here, as it was raised in the loader process.
+
+    Raises:
+        AmodalError: a picture is faulty, or a loader process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_one_thread, **how
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, AmodalError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise AmodalError("a loader process died, as for want of memory; try a lower data.workers") from None
+
+
+def _objects(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return ~data.crowd & (data.amodal_area > 0)
+
+
 def _usable(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    good = ~data.crowd & (data.amodal_area > 0)
-    counts = np.bincount(data.image_index[good], minlength=len(data.image_ids))
+    counts = np.bincount(data.image_index[_objects(data)], minlength=len(data.image_ids))
     return counts > 0
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from amodal.files import named, whole
 
 
 class CsvLog:
@@ -25,14 +26,12 @@ class CsvLog:
                 self.columns, *rows = list(csv.reader(file)) or [[]]
         # A kill may have left half a row at the end.
         rows = [row for row in rows if len(row) == len(self.columns) and row[0].isdigit() and int(row[0]) <= keep_until]
-        fresh = path.with_name(f".{path.name}.new")
-        with fresh.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([self.columns, *rows] if self.columns else [])
-        os.replace(fresh, path)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One row; None is an empty cell."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with named(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if not self.columns:
                 self.columns = ["step", *values]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from tqdm import tqdm
 
 from amodal.checkpoint import save_model
@@ -21,7 +22,8 @@ from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
 from amodal.errors import ConfigError
-from amodal.files import recover, replace_folder
+from amodal.files import named, recover, replace_folder, write_text
+from amodal.launch import own_settings
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
@@ -32,7 +34,7 @@ from amodal.train.prior import run_prior
 from amodal.train.signals import Signals, Stopped
 from amodal.train.state import RunState, read_state, restore, save_state
 from amodal.train.told import closing, expected, opening, stopped
-from amodal.train.validate import draw_samples, flat_metrics, mask_ap, validate
+from amodal.train.validate import draw_samples, flat_metrics, is_best, mask_ap, validate
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
@@ -70,7 +72,11 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
         ConfigError: settings do not fit the device, the data or the run that is resumed.
         AmodalError: data are faulty, or a loss is not finite.
     """
-    config = replace(config, model=complete(config.model))
+    with own_settings():
+        _train(replace(config, model=complete(config.model)), resume, init)
+
+
+def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     accelerator = _accelerator(config)
     out = Path(config.out)
     last = out / "last"
@@ -97,15 +103,15 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(out / "config.yaml", to_yaml(config))
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state)
     if accelerator.is_main_process:
         print(opening(config, model, accelerator.device, len(images), 0 if val is None else len(val), state.step))
     # Several processes would have to agree on the step to stop after; they are killed and resumed.
     with Signals() if accelerator.num_processes == 1 else contextlib.nullcontext(Signals()) as signals:
         _loop(run, signals)
-    accelerator.end_training()
+    with named(out / "tensorboard"):
+        accelerator.end_training()
     if accelerator.is_main_process:
         print(closing(config, run.metrics))
 
@@ -139,17 +145,22 @@ def _loop(run: _Run, signals: Signals) -> None:
                 row = {"lr": rate, "loss": result.loss, **result.losses, "grad_norm": result.grad_norm}
                 log.write(done, {**row, "seconds": sum(spent) / len(spent)})
                 spent.clear()
-                accelerator.log({f"train/{name}": value for name, value in row.items()}, step=done)
+                _track(run, {f"train/{name}": value for name, value in row.items()})
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 values = _evaluate(run)
                 if accelerator.is_main_process and values:
                     evals.write(done, values)
                     numbers = {name: value for name, value in values.items() if value is not None}
-                    accelerator.log({f"val/{name}": value for name, value in numbers.items()}, step=done)
+                    _track(run, {f"val/{name}": value for name, value in numbers.items()})
             if done == config.steps or done % config.save_every == 0 or signals.caught is not None:
                 _save_last(run)
             if signals.caught is not None and done < config.steps:
                 raise Stopped(stopped(config, done), signals.caught)
+
+
+def _track(run: _Run, values: dict[str, float]) -> None:
+    with named(run.out / "tensorboard"):
+        run.accelerator.log(values, step=run.state.step)
 
 
 def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult:
@@ -174,8 +185,7 @@ def _evaluate(run: _Run) -> dict[str, float | None]:
         draw_samples(accelerator, run.model, run.val or run.images.data, run.out / "samples" / f"{step:06d}")
         run.metrics = metrics or run.metrics
         score = None if metrics is None else mask_ap(metrics)
-        # Without validation data the newest weights are the best that is known.
-        if score is None or run.state.best is None or score > run.state.best:
+        if is_best(score, run.state.best):
             run.state.best = score
             with replace_folder(run.out / "best") as folder:
                 save_model(run.model, folder, _card(run, metrics))
@@ -235,6 +245,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=config.precision,
         log_with="tensorboard",
         project_dir=config.out,
+        # Our own steps add micro-batches up; Accelerate's state outlives a run, so 1 is said each time.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[kwargs, patience],
     )
     if config.batch_size % (accelerator.num_processes * config.accumulate):

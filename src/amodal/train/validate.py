@@ -11,9 +11,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from amodal.data.classes import Classes
+from amodal.data.results import translate
 from amodal.datasets import AmodalDataset
 from amodal.errors import name_all, one_line
-from amodal.train.data import val_batches
+from amodal.train.data import comparable, match_val, val_batches
 
 if TYPE_CHECKING:
     from amodal.models.rcnn import AmodalRCNN
@@ -45,10 +47,15 @@ def validate(
                 results += prediction.to_coco(image_id)
             bar.update(len(images))
     model.train()
+    matched = match_val(Classes(model.class_names, model.category_ids, "the model"), data.annotations)
     # The model may know classes that the validation file does not have; there is no truth to compare those with.
-    there = set(data.annotations.category_ids)
-    gathered = gather_object([result for result in results if result["category_id"] in there])
-    return evaluate(data.annotations, gathered) if accelerator.is_main_process else None
+    gathered = gather_object(translate(results, matched.category_of))
+    if not accelerator.is_main_process:
+        return None
+    metrics = evaluate(data.annotations, gathered)
+    if not comparable(matched, data.annotations):
+        metrics["mask"]["AP"] = None  # Objects of other classes alone are nothing that weights could be better at.
+    return metrics
 
 
 def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDataset, folder: Path) -> None:
@@ -71,10 +78,18 @@ def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDatase
         tqdm.write(name_all(f"could not be drawn into {folder}", faults))
 
 
-def mask_ap(metrics: Mapping[str, Any]) -> float:
-    """Amodal mask AP in percent; -1 where it is undefined, below every real value."""
+def mask_ap(metrics: Mapping[str, Any]) -> float | None:
+    """Amodal mask AP in percent; None where it is undefined."""
     value = metrics["mask"]["AP"]
-    return -1.0 if value is None else float(value)
+    return None if value is None else float(value)
+
+
+def is_best(score: float | None, best: float | None) -> bool:
+    """Whether weights of this score replace those of the best one so far.
+
+    Undefined is no score: while none is defined, the newest weights are the best that is known.
+    """
+    return best is None or (score is not None and score > best)
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -29,13 +29,13 @@ def evaluate(
         per_class: numbers for each class, too.
         schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
     """
-    import json
     import sys
     import warnings
 
     from amodal.data.told import tell
     from amodal.evaluation import prepare, table
     from amodal.evaluation.remarks import rate_remarks, unjudged
+    from amodal.files import write_json
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -47,5 +47,4 @@ def evaluate(
     for text in (*(warning.message for warning in caught), *rate_remarks(evaluation.annotations)):
         print(f"warning: {text}", file=sys.stderr)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_json(out, metrics, indent=2)

@@ -74,9 +74,7 @@ def _fit(
     images: Path | None,
     device: str,
 ) -> None:
-    import json
-
-    from amodal.files import replace_folder
+    from amodal.files import replace_folder, write_json
     from amodal.priors.fit import HELD_OUT, fit_prior
     from amodal.priors.prior_io import save_prior
     from amodal.priors.quality import judged_file, judged_objects
@@ -94,7 +92,7 @@ def _fit(
     report = make_report(prior, fitted, judged, rows, progress=True)
     with replace_folder(out) as folder:
         save_prior(prior, folder)
-        (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
+        write_json(folder / "report.json", report, indent=1)
     print("\n".join(report_lines(report)))
     print(f"wrote {out}")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from amodal.data.classes import ClassMatch
     from amodal.data.store import AnnotationSet
     from amodal.model import AmodalModel
     from amodal.priors.prior import Prior
@@ -56,7 +57,9 @@ def show(
     from amodal.data.reader import load as load_annotations
     from amodal.data.told import tell
     from amodal.errors import ConfigError, DataError, name_all, one_line
+    from amodal.launch import warn
     from amodal.pictures import pick_device
+    from amodal.priors.annotated import match_prior
     from amodal.priors.prior_io import load_prior
 
     if limit < 0:
@@ -67,7 +70,10 @@ def show(
     annotations = load_annotations(ann, schema=schema)
     tell(annotations)
     folder = load_prior(prior, place)
-    rows = choose_rows(annotations, folder.class_names, limit)
+    matched = match_prior(folder, annotations)
+    for line in matched.told():
+        warn(line)
+    rows = choose_rows(annotations, matched, limit)
     read = _reader(annotations, images)
     if checkpoint is None:
         explained = _from_truth(folder, annotations, rows)
@@ -94,8 +100,8 @@ def show(
         print(name_all("could not be drawn", faults))
 
 
-def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) -> list[int]:
-    """Rows of objects hidden by 15 to 85 % whose class is among ``class_names``, at even steps; 0: no limit.
+def choose_rows(annotations: AnnotationSet, matched: ClassMatch, limit: int) -> list[int]:
+    """Rows of objects hidden by 15 to 85 % whose class has a partner in the prior, at even steps; 0: no limit.
 
     Raises:
         DataError: there is no such object.
@@ -105,11 +111,11 @@ def choose_rows(annotations: AnnotationSet, class_names: list[str], limit: int) 
     from amodal.errors import DataError
     from amodal.viz.priors import HIDDEN, choose_shown
 
-    known = np.isin(annotations.labels, [i for i, name in enumerate(annotations.class_names) if name in class_names])
+    known = np.isin(annotations.labels, list(matched.label_of))
     usable = np.flatnonzero(known & ~annotations.crowd & annotations.amodal_known)
     rows: list[int] = usable[choose_shown(annotations.occlude_rate[usable], limit)].tolist()
     if not rows:
-        ours, (low, high) = ", ".join(class_names[:5]), HIDDEN
+        ours, (low, high) = ", ".join(matched.ours.names[:5]), HIDDEN
         message = f"no object hidden by {100 * low:.0f} to {100 * high:.0f} % of a class of the prior ({ours})"
         raise DataError(message, file=annotations.path or None)
     return rows

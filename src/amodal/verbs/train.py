@@ -15,7 +15,8 @@ def train(
     """Train a system, or fine-tune a checkpoint on other classes.
 
     Writes a run folder: config.yaml, log.csv, eval.csv, TensorBoard files, last/ (to resume from), best/ (highest
-    amodal mask AP on --data.val) and sample pictures. Many devices: "accelerate launch -m amodal train CONFIG ...".
+    amodal mask AP on --data.val; the newest weights while it is undefined) and sample pictures. Classes of the two
+    files are matched by name. Many devices: "accelerate launch -m amodal train CONFIG ...".
 
     Args:
         config: YAML file with differences from the defaults, or from another file that it names as its base; or the
