@@ -218,7 +218,7 @@ def test_pickles_are_never_read(folder: Path, name: str) -> None:
         (("category_ids: [3, 9]\n", ""), "category_ids is missing"),
         (("norm: group", "norm: batch"), "backbone.norm is 'batch', must be one of"),
         (("norm: group", "nrom: group"), "unknown key 'backbone.nrom'; nearest is 'norm'"),
-        (("detections: 100", "detections: 0"), "box_head.detections is 0, must be >= 1"),
+        (("detections: 100", "detections: 0"), "box_head.detections is 0, must be 1 to 1000000"),
         (
             ("class_names: [cup, fish]", "class_names: !!python/name:os.system [a, b]"),
             "could not determine a constructor",

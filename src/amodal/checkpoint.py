@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from amodal.config import ModelConfig
 from amodal.config_io import VERSION, check_version, dump_yaml, read_yaml, structure, to_dict
 from amodal.errors import ConfigError, WeightsError, nearest
 from amodal.evaluation.table import COLUMNS, PARTS
-from amodal.files import PICKLES
+from amodal.files import PICKLES, write_tensors, write_text
 from amodal.models.branch import Prior, PriorMaker
 from amodal.models.rcnn import AmodalRCNN
 from amodal.settings import FitConfig, MethodConfig, PriorKind
@@ -49,12 +48,12 @@ def save_model(
         "category_ids": [int(value) for value in model.category_ids],
         "model": settings,
     }
-    (folder / CONFIG).write_text(dump_yaml(data), encoding="utf-8")
-    save_file(_state(model, half), folder / WEIGHTS, metadata={"format": "pt"})
+    write_text(folder / CONFIG, dump_yaml(data))
+    write_tensors(folder / WEIGHTS, _state(model, half))
     kind = prior_kind(model.config.method)
     if kind is not None:
         maker_of(kind).save(model.branch.prior, folder / PRIOR)
-    (folder / CARD).write_text(model_card(model, card or {}), encoding="utf-8")
+    write_text(folder / CARD, model_card(model, card or {}))
 
 
 def prior_kind(method: MethodConfig | None) -> PriorKind | None:

@@ -79,8 +79,14 @@ def require(ok: bool, key: str, value: object, rule: str) -> None:
 
 
 def nearest(name: str, names: Iterable[str], *, listed: int = 20) -> str:
-    """The tail of a message about an unknown name: ``; nearest is 'x'``, or all names if no more than ``listed``."""
+    """The tail of a message about an unknown name: ``; nearest is 'x'``, or all names if no more than ``listed``.
+
+    Names that differ in capitals alone are nearest of all.
+    """
     known = list(names)
+    folded = {other.casefold(): other for other in reversed(known)}
+    if name.casefold() in folded:
+        return f"; nearest is {folded[name.casefold()]!r}"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; nearest is {close[0]!r}"

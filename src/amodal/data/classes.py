@@ -5,13 +5,12 @@ Names that occur once on both sides belong together. Ids decide between classes 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from amodal.errors import DataError
+from amodal.errors import DataError, nearest
 
 _LISTED = 10  # classes that are named in a message
 
@@ -110,9 +109,8 @@ def _ids(classes: Classes, labels: list[int]) -> str:
 
 def _listed(names: list[str], others: Sequence[str]) -> str:
     shown = []
-    folded = {other.casefold(): other for other in others}
     for name in names[:_LISTED]:
-        near = difflib.get_close_matches(name.casefold(), folded, n=1)
-        shown.append(f"{name!r} (nearest is {folded[near[0]]!r})" if near else repr(name))
+        near = nearest(name, others, listed=0).removeprefix("; ")
+        shown.append(f"{name!r} ({near})" if near else repr(name))
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(shown) + more
