@@ -30,6 +30,9 @@ from amodal.reproduce.machine import commit
 GRACE_S = 20.0
 """Seconds that stopped steps have to end."""
 
+LOCKS = "locks"
+"""Folder of the lock files, below ``out``."""
+
 _POLL_S = 0.1
 _PROGRAM = ("-m", "amodal")
 
@@ -62,6 +65,10 @@ class Outcome:
     failed: list[tuple[Step, Path]] = field(default_factory=list)
     stopped: bool = False
 
+    def __add__(self, later: Outcome) -> Outcome:
+        """Both, in their order."""
+        return Outcome([*self.failed, *later.failed], self.stopped or later.stopped)
+
 
 @dataclass
 class _Running:
@@ -90,7 +97,7 @@ class Runner:
             raise ConfigError(f"--jobs is {jobs}, must be 1 or more")
         if limit_s is not None and limit_s <= GRACE_S:
             raise ConfigError(f"--limit-s is {limit_s:g}, must be more than the {GRACE_S:g} s that steps have to end")
-        self.logs, self.locks = out / "logs", out / "locks"
+        self.logs, self.locks = out / "logs", out / LOCKS
         self.jobs, self.devices = jobs, list(devices) or ["auto"]
         self.end = None if limit_s is None else time.monotonic() + limit_s - GRACE_S
         self._signal = 0
@@ -101,7 +108,7 @@ class Runner:
 
         Args:
             steps: unique keys; what one needs is among them, or done.
-            done: called after each step that ended well here.
+            done: called after each step that ended well, here or, meanwhile, by another runner.
 
         Raises:
             KeyboardInterrupt: SIGINT or SIGTERM came; the running steps were ended.
@@ -116,7 +123,7 @@ class Runner:
                         outcome.stopped = True
                         break
                     self._finish(outcome, waiting, bar, done)
-                    self._start(waiting, bar)
+                    self._start(waiting, bar, done)
                     time.sleep(_POLL_S if waiting or self._running else 0)
             finally:
                 self._stop()
@@ -127,7 +134,7 @@ class Runner:
     def _over(self) -> bool:
         return bool(self._signal) or (self.end is not None and time.monotonic() > self.end)
 
-    def _start(self, waiting: list[Step], bar: Any) -> None:
+    def _start(self, waiting: list[Step], bar: Any, done: Callable[[Step], None]) -> None:
         """Starts what is ready and not locked by another runner, as long as there is room."""
         unfinished = {step.key for step in waiting} | {running.step.key for running in self._running}
         for step in list(waiting):
@@ -141,6 +148,7 @@ class Runner:
             waiting.remove(step)
             if step.mark.exists():  # Another runner did it meanwhile.
                 lock.close()
+                done(step)
                 bar.update()
                 continue
             self._running.append(self._launch(step, lock))
@@ -227,6 +235,15 @@ def _claim(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
+
+
+@contextlib.contextmanager
+def wait_for(path: Path) -> Iterator[None]:
+    """Holds a lock file for the block, after whoever has it now."""
+    while (lock := _claim(path)) is None:
+        time.sleep(_POLL_S)
+    with lock:
+        yield
 
 
 def _environment(device: str) -> dict[str, str]:
