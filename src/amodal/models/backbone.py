@@ -1,9 +1,10 @@
-"""Backbone and feature pyramid: a ResNet whose four stages feed an FPN (Lin et al., CVPR 2017)."""
+"""Backbone and feature pyramid: four stages, of strides 4 to 32, feed an FPN (Lin et al., CVPR 2017)."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import torchvision
 from torch import Tensor, nn
@@ -15,8 +16,17 @@ from amodal.config import BackboneConfig
 from amodal.errors import ConfigError, nearest
 from amodal.models.norms import FoldedNorm, fold_norms
 
+if TYPE_CHECKING:
+    from amodal.models.timm_body import TimmBody
+
 LEVELS = ("0", "1", "2", "3")
 """Names of the pyramid levels with strides 4, 8, 16, 32; the RPN's extra level is called ``"pool"`` (stride 64)."""
+
+TIMM = "timm/"
+"""What the name of a backbone that timm builds starts with."""
+
+# Of all of torchvision's pretrained ResNets.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
 _NANO_BLOCKS = {"nano": [1, 1, 1, 1], "nano18": [2, 2, 2, 2]}
@@ -75,13 +85,13 @@ class ResNetBody(nn.Module):
 
 
 class Backbone(nn.Module):
-    """ResNet and feature pyramid.
+    """Body and feature pyramid.
 
     Attributes:
         channels: C, channels of every level.
     """
 
-    def __init__(self, body: ResNetBody, fpn: FeaturePyramidNetwork, channels: int) -> None:
+    def __init__(self, body: ResNetBody | TimmBody, fpn: FeaturePyramidNetwork, channels: int) -> None:
         super().__init__()
         self.body = body
         self.fpn = fpn
@@ -96,15 +106,32 @@ class Backbone(nn.Module):
         return levels
 
 
+def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of pixel values in 0..1, R, G, B, that a backbone's pretrained weights expect."""
+    if name.startswith(TIMM):
+        from amodal.models.timm_body import pixel_statistics
+
+        return pixel_statistics(name.removeprefix(TIMM))
+    return list(IMAGENET_MEAN), list(IMAGENET_STD)
+
+
+def _body(config: BackboneConfig) -> ResNetBody | TimmBody:
+    if config.name.startswith(TIMM):
+        from amodal.models.timm_body import TimmBody  # timm takes a second to import, which others need not wait for.
+
+        return TimmBody(config.name.removeprefix(TIMM))
+    resnet = _resnet(config.name, config.norm)
+    fold_norms(resnet)
+    return ResNetBody(resnet)
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
     """A randomly initialised backbone. Early stages are frozen only where pretrained weights are configured for them.
 
     Raises:
-        ConfigError: the name is no known ResNet.
+        ConfigError: the name is no known ResNet and no model of timm that can serve.
     """
-    resnet = _resnet(config.name, config.norm)
-    fold_norms(resnet)
-    body = ResNetBody(resnet)
+    body = _body(config)
     if config.weights is not None:
         body.freeze(config.trainable_layers)
     fpn = FeaturePyramidNetwork(

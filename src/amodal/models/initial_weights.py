@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -41,7 +42,8 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
         model: an :class:`~amodal.models.rcnn.AmodalRCNN`.
         weights: torchvision weight name ("ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"), or
             path of a .safetensors file with the parameter names of a torchvision ResNet, of torchvision's Mask R-CNN or
-            of this model.
+            of this model; for a backbone of timm "shipped", "timm" (its download), or a .safetensors file with the
+            parameter names of timm's model or of this one.
 
     Returns:
         Names of the model's tensors that stay randomly initialised.
@@ -50,6 +52,9 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
         WeightsError: unknown name, no network, unreadable file, or tensors that do not fit; one line names the tensor.
     """
     path = Path(weights)
+    body = getattr(getattr(model, "backbone", None), "body", None)
+    if hasattr(body, "net"):
+        return _load_timm(model, body, weights)
     if path.suffix:
         if path.suffix.lower() in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
             raise WeightsError(f"{path}: pickled weights are never loaded; convert them to .safetensors")
@@ -67,6 +72,17 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
     if any(name.startswith("roi_heads.") for name in state):
         return load_torchvision_detector(model, state, categories=entry.meta.get("categories"), eps=eps, owner=weights)
     return _load(model, state, weights)
+
+
+def _load_timm(model: nn.Module, body: Any, weights: str) -> list[str]:
+    from amodal.models import timm_weights
+
+    path = timm_weights.find_file(body.name, weights)
+    state = _read(path)
+    if not any(name.startswith("backbone.") for name in state):
+        state = {f"backbone.body.net.{name}": value for name, value in timm_weights.match(body, state, path).items()}
+    log.info("weights of timm/%s: licence %s", body.name, timm_weights.licence(body.name, weights))
+    return _load(model, state, str(path))
 
 
 def load_torchvision_detector(
