@@ -57,7 +57,7 @@ def test_the_shipped_weights_see() -> None:
     with torch.no_grad():
         fresh = TimmBody("tf_efficientnet_lite0").eval()(picture[None])
         levels = body(picture[None])
-    assert float(fresh["3"].std()) != pytest.approx(SPREADS[3], rel=0.2)
+    assert float(fresh["0"].std()) != pytest.approx(SPREADS[0], rel=0.3)
     means = [float(level.mean()) for level in levels.values()]
     spreads = [float(level.std()) for level in levels.values()]
     assert means == pytest.approx(MEANS, rel=5e-3, abs=1e-3)
@@ -88,7 +88,6 @@ def test_stages_are_counted_from_the_last(name: str, trained: int, frozen: str, 
         ("tf_efficientnet_lite", "no model of timm; nearest is 'tf_efficientnet_lite"),
         ("vit_tiny_patch16_224", "which has no features of stride 4 (its strides: 16, 16, 16)"),
         ("twins_pcpvt_small", "which takes pictures of one size only"),
-        ("coat_tiny", "which timm does not build as features"),
     ],
 )
 def test_models_that_cannot_serve_are_told(name: str, message: str) -> None:
@@ -97,6 +96,17 @@ def test_models_that_cannot_serve_are_told(name: str, message: str) -> None:
     assert message in str(caught.value)
     assert f"'timm/{name}'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_timm_cannot_build_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise RuntimeError("no features\nhere")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(
+        ConfigError, match=r"'timm/resnet18', which timm does not build as features \(no features here\)"
+    ):
+        TimmBody("resnet18")
 
 
 def test_pixels_are_the_models_own() -> None:
