@@ -46,6 +46,47 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class BCNetConfig(MethodConfig):
+    """BCNet (Ke et al., CVPR 2021).
+
+    Attributes:
+        class_specific: a mask of each class instead of one for all.
+        boundary_weight: weight of both contour losses; the released code adds the same loss twice at 0.5.
+        occluder_weight: weight of the occluder's mask loss.
+    """
+
+    class_specific: bool = False
+    boundary_weight: float = 1.0
+    occluder_weight: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("boundary_weight", "occluder_weight"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"model.method.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True)
+class AISFormerConfig(MethodConfig):
+    """AISFormer (Tran et al., BMVC 2022).
+
+    Attributes:
+        dropout: share that is dropped in training, of attention weights and after each layer.
+        occluder_weight: weight of the occluder's mask loss.
+        hidden_weight: weight of the hidden part's mask loss.
+    """
+
+    dropout: float = 0.1
+    occluder_weight: float = 0.25
+    hidden_weight: float = 0.25
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
+        for name in ("occluder_weight", "hidden_weight"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"model.method.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True)
 class PGExpConfig(MethodConfig):
     """PGExp (Chen et al., AAAI 2023). The defaults are set #6 of Table 1; with ``rerank: occluder`` it is PGExp+.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amodal.errors import ConfigError, nearest
-from amodal.settings import MethodConfig, PGExpConfig
+from amodal.settings import AISFormerConfig, BCNetConfig, MethodConfig, PGExpConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,26 @@ class System:
 
 SYSTEMS: dict[str, System] = {
     "mask_rcnn": System("Mask R-CNN", "He et al., Mask R-CNN", "ICCV 2017", "amodal.methods.mask_rcnn:MaskRCNN"),
+    "mask_rcnn8": System(
+        "Mask R-CNN, 8 convolutions", "He et al., Mask R-CNN", "ICCV 2017", "amodal.methods.mask_rcnn:MaskRCNN8"
+    ),
+    "orcnn": System(
+        "ORCNN", "Follmann et al., Learning to See the Invisible", "WACV 2019", "amodal.methods.orcnn:ORCNN"
+    ),
+    "bcnet": System(
+        "BCNet",
+        "Ke et al., Deep Occlusion-Aware Instance Segmentation with Overlapping BiLayers",
+        "CVPR 2021",
+        "amodal.methods.bcnet:BCNet",
+        BCNetConfig,
+    ),
+    "aisformer": System(
+        "AISFormer",
+        "Tran et al., AISFormer: Amodal Instance Segmentation with Transformer",
+        "BMVC 2022",
+        "amodal.methods.aisformer:AISFormer",
+        AISFormerConfig,
+    ),
     "pgexp": System(
         "PGExp",
         "Chen et al., Amodal Instance Segmentation via Prior-Guided Expansion",

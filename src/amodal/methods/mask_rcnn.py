@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from amodal.config import ModelConfig
@@ -27,3 +29,10 @@ class MaskRCNN(Branch):
 
     def loss(self, output: BranchOutput, rois: RoIs, features: dict[str, Tensor]) -> dict[str, LossTerm]:
         return {"loss_mask_amodal": amodal_mask_term(output.amodal_logits, rois, output.boxes, self.soft_targets)}
+
+
+class MaskRCNN8(MaskRCNN):
+    """MRCNN^8 of Table 2: eight convolutions instead of four, the width of a head with as many layers as others have."""
+
+    def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
+        super().__init__(replace(config, mask_head=replace(config.mask_head, convs=8)), num_classes, prior)
