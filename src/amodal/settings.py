@@ -219,3 +219,71 @@ class PriorConfig(FitConfig):
 
 
 EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "amodal.priors.maker:MAKER")
+
+
+@dataclass(frozen=True)
+class CodebookConfig(FitConfig):
+    """Fitting of a shape codebook (Xiao et al., AAAI 2021): auto-encoder and codes, from amodal masks alone.
+
+    Attributes:
+        slots: most codes of a class; where its masks and their mirror images are more, the centres of as many clusters.
+        encoder: length of a code; 392 (KINS) or 128 (D2SA, COCOA cls).
+        encoder_steps: optimiser steps of the auto-encoder.
+        seed: of fitting and clustering.
+    """
+
+    slots: int = 1024
+    encoder: Literal[392, 128] = 392
+    encoder_steps: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.slots <= 1_000_000, "slots", self.slots, "1 to 1000000")
+        require(1 <= self.encoder_steps <= 1_000_000, "encoder_steps", self.encoder_steps, "1 to 1000000")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+
+
+SHAPE_CODEBOOK = PriorKind("shape codebook", CodebookConfig, "amodal.priors.codebook:MAKER")
+
+
+@dataclass(frozen=True)
+class VRSPConfig(MethodConfig):
+    """VRSP (Xiao et al., AAAI 2021). The defaults are the published model's on D2SA and COCOA cls.
+
+    Attributes:
+        k: K, shapes retrieved for an object.
+        matching: weights of feature matching after the last convolution and after the deconvolution.
+        reclass_weight: weight of the re-classification loss.
+        reclass_channels: width of the re-classification's two fully connected layers.
+        guided_weight: weight of the losses of the pass that attends to the true masks.
+        rescore: whether scores are changed before NMS by how well a shape of the codebook fits.
+        rescore_class: whether they are changed by the re-classification, too (off on KINS).
+        alpha: at least 2; how little is left of the score of a mask that no shape fits; 3 on KINS.
+        follow: "paper", or "code": queries are the raw logits, so is the attention of the re-classification, and the
+            visible mask of the guided pass is trained on the amodal one.
+    """
+
+    k: int = 16
+    matching: list[float] = field(default_factory=lambda: [0.01, 0.05])
+    reclass_weight: float = 0.25
+    reclass_channels: int = 1024
+    guided_weight: float = 1.0
+    rescore: bool = True
+    rescore_class: bool = True
+    alpha: float = 2.0
+    follow: Literal["paper", "code"] = "paper"
+
+    def __post_init__(self) -> None:
+        require(1 <= self.k <= 4096, "model.method.k", self.k, "1 to 4096")
+        ok = len(self.matching) == 2 and all(0 <= w < math.inf for w in self.matching)
+        require(ok, "model.method.matching", self.matching, "two weights >= 0")
+        for name in ("reclass_weight", "guided_weight"):
+            require(0 <= getattr(self, name) < math.inf, f"model.method.{name}", getattr(self, name), ">= 0")
+        require(
+            1 <= self.reclass_channels <= 65536, "model.method.reclass_channels", self.reclass_channels, "1 to 65536"
+        )
+        require(2 <= self.alpha < math.inf, "model.method.alpha", self.alpha, ">= 2")
+
+    @property
+    def prior_kind(self) -> PriorKind:
+        return SHAPE_CODEBOOK

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amodal.errors import ConfigError, nearest
-from amodal.settings import AISFormerConfig, BCNetConfig, MethodConfig, PGExpConfig
+from amodal.settings import AISFormerConfig, BCNetConfig, MethodConfig, PGExpConfig, VRSPConfig
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ SYSTEMS: dict[str, System] = {
         "BMVC 2022",
         "amodal.methods.aisformer:AISFormer",
         AISFormerConfig,
+    ),
+    "vrsp": System(
+        "VRSP",
+        "Xiao et al., Amodal Segmentation Based on Visible Region Segmentation and Shape Prior",
+        "AAAI 2021",
+        "amodal.methods.vrsp:VRSP",
+        VRSPConfig,
     ),
     "pgexp": System(
         "PGExp",

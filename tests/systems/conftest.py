@@ -14,7 +14,7 @@ from amodal.checkpoint import maker_of, prior_kind
 from amodal.config import ModelConfig
 from amodal.data.store import AnnotationSet
 from amodal.model import AmodalModel, build
-from amodal.settings import FitConfig, MethodConfig, PGExpConfig, PriorConfig
+from amodal.settings import CodebookConfig, FitConfig, MethodConfig, PGExpConfig, PriorConfig, VRSPConfig
 from amodal.systems import find
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/extending.md"
@@ -24,7 +24,8 @@ SMALL: dict[str, tuple[MethodConfig, FitConfig]] = {
     "pgexp": (
         PGExpConfig(k=2, candidates=4, box_channels=16),
         PriorConfig(slots=5, encoder_steps=5, flow_steps=2, k=2, candidates=4),
-    )
+    ),
+    "vrsp": (VRSPConfig(k=2, reclass_channels=16), CodebookConfig(slots=5, encoder_steps=5)),
 }
 """Settings of systems whose defaults would take long."""
 

@@ -73,8 +73,9 @@ class Output(nn.Module):
 
 
 class BCNet(Branch):
-    """The occluder layer sees the pooled map, the occludee layer the sum of that map and the occluder's; each predicts a
-    mask and its contour. Visible masks are not predicted."""
+    """The occluder layer sees the pooled map, the occludee layer the sum of that map and the occluder's.
+
+    Each predicts a mask and its contour. Visible masks are not predicted."""
 
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
         super().__init__()

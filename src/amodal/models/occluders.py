@@ -40,9 +40,8 @@ def occluder_targets(rois: RoIs, boxes: Tensor, size: int = 28) -> Tensor:
         near &= ~targets.ignore  # A crowd is no single object.
         region, other = torch.nonzero(near, as_tuple=True)
         crops = targets.visible.crop(other, boxes[rows[region]], size)
-        # The largest of 0 and 1 is their union.
-        masks.index_reduce_(0, rows[region], crops, "amax")
-    return masks
+        masks.index_add_(0, rows[region], crops)
+    return (masks > 0).float()
 
 
 def occluder_term(logits: Tensor, target: Tensor, rois: RoIs, masks: Tensor | None = None) -> LossTerm:

@@ -164,18 +164,29 @@ class Prior(nn.Module):
 
     def check_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Refuses a model whose classes are not the prior's, in the same order, with a :class:`ConfigError`."""
-        ours = list(zip(self.category_ids, self.class_names, strict=True))
-        theirs = list(zip([int(value) for value in category_ids], class_names, strict=True))
-        if ours == theirs:
-            return
-        if len(ours) != len(theirs):
-            raise ConfigError(f"the prior has {len(ours)} classes, the model {len(theirs)}; fit a prior for these data")
-        label = next(number for number, pair in enumerate(ours) if pair != theirs[number])
-        name = "{1!r} (id {0})".format
-        raise ConfigError(
-            f"class {label + 1} is {name(*ours[label])} in the prior, {name(*theirs[label])} in the model; "
-            "fit a prior for these data"
-        )
+        check_classes(self.class_names, self.category_ids, class_names, category_ids, "prior")
+
+
+def check_classes(
+    own_names: Sequence[str], own_ids: Sequence[int], names: Sequence[str], ids: Sequence[int], what: str
+) -> None:
+    """Refuses a model with classes ``names``, ``ids`` that are not those of a fitted ``what``, in the same order.
+
+    Raises:
+        ConfigError: they differ; names the first that does.
+    """
+    ours = list(zip(own_ids, own_names, strict=True))
+    theirs = list(zip([int(value) for value in ids], names, strict=True))
+    if ours == theirs:
+        return
+    if len(ours) != len(theirs):
+        raise ConfigError(f"the {what} has {len(ours)} classes, the model {len(theirs)}; fit a {what} for these data")
+    label = next(number for number, pair in enumerate(ours) if pair != theirs[number])
+    name = "{1!r} (id {0})".format
+    raise ConfigError(
+        f"class {label + 1} is {name(*ours[label])} in the {what}, {name(*theirs[label])} in the model; "
+        f"fit a {what} for these data"
+    )
 
 
 @torch.no_grad()
