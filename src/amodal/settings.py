@@ -46,6 +46,23 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class ASNConfig(MethodConfig):
+    """ASN with multi-level coding (Qi et al., CVPR 2019).
+
+    Attributes:
+        occluded_weight: weight of occluded regions in the occlusion loss, others have 1.
+        occluded_above: hidden share above which an object is an occluded one.
+    """
+
+    occluded_weight: float = 8.0
+    occluded_above: float = 0.15
+
+    def __post_init__(self) -> None:
+        require(0 < self.occluded_weight < math.inf, "model.method.occluded_weight", self.occluded_weight, "> 0")
+        require(0 <= self.occluded_above < 1, "model.method.occluded_above", self.occluded_above, "in [0, 1)")
+
+
+@dataclass(frozen=True)
 class BCNetConfig(MethodConfig):
     """BCNet (Ke et al., CVPR 2021).
 

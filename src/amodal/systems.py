@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amodal.errors import ConfigError, nearest
-from amodal.settings import AISFormerConfig, BCNetConfig, MethodConfig, PGExpConfig, VRSPConfig
+from amodal.settings import AISFormerConfig, ASNConfig, BCNetConfig, MethodConfig, PGExpConfig, VRSPConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,14 @@ SYSTEMS: dict[str, System] = {
     ),
     "orcnn": System(
         "ORCNN", "Follmann et al., Learning to See the Invisible", "WACV 2019", "amodal.methods.orcnn:ORCNN"
+    ),
+    "asn": System(
+        "ASN",
+        "Qi et al., Amodal Instance Segmentation with KINS Dataset",
+        "CVPR 2019",
+        "amodal.methods.asn:ASN",
+        ASNConfig,
+        "amodal.methods.asn:TwoStreams",
     ),
     "bcnet": System(
         "BCNet",

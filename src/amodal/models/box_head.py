@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -25,8 +26,8 @@ CHUNK = 512
 """Candidates that a branch re-scores at a time."""
 
 
-class BoxHead(BoxSide):
-    """Two fully connected layers on pooled maps, then one linear layer for classes and one for boxes.
+class BoxPredictor(BoxSide):
+    """One linear layer for classes, one for boxes, and all that follows from them; what comes before is a subclass's.
 
     Attributes:
         num_classes: K, background not counted.
@@ -43,24 +44,32 @@ class BoxHead(BoxSide):
         self.num_classes = num_classes
         self.score_threshold, self.nms, self.detections = config.score_threshold, config.nms, config.detections
         self.pooler = Pooler(config.pool_size)
-        self.fc6 = nn.Linear(model.backbone.channels * config.pool_size**2, config.channels)
-        self.fc7 = nn.Linear(config.channels, config.channels)
-        self.cls_score = nn.Linear(config.channels, num_classes + 1)
-        self.bbox_pred = nn.Linear(config.channels, num_classes * 4)
         weight_x, weight_y, weight_w, weight_h = config.box_weights
         self.coder = BoxCoder((weight_x, weight_y, weight_w, weight_h))
-        for layer in (self.fc6, self.fc7):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+
+    def add_outputs(self, channels: int) -> None:
+        """Makes the two linear layers; a subclass calls it behind its own layers, :meth:`draw_outputs` at the end."""
+        self.cls_score = nn.Linear(channels, self.num_classes + 1)
+        self.bbox_pred = nn.Linear(channels, self.num_classes * 4)
+
+    def draw_outputs(self) -> None:
+        """Their first weights. Apart from their making, since the order of draws is part of what a seed means."""
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
-        for layer in (self.fc6, self.fc7, self.cls_score, self.bbox_pred):
+        for layer in (self.cls_score, self.bbox_pred):
             nn.init.zeros_(layer.bias)
 
+    @abstractmethod
     def forward(self, features: Mapping[str, Tensor], boxes: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes float32 [S, 4], image int64 [S] -> logits float32 [S, K + 1], background first, deltas [S, K, 4]."""
-        x = self.pooler(features, boxes, batch).flatten(1)
-        x = F.relu(self.fc7(F.relu(self.fc6(x))))
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits float32 [S, K + 1] and deltas float32 [S, K, 4] of features [S, D]."""
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(-1, self.num_classes, 4)
+
+    def box_loss(self, deltas: Tensor, goal: Tensor) -> Tensor:
+        """Scalar, the sum over deltas float32 [R, 4] and their truth: L1."""
+        return F.l1_loss(deltas, goal, reduction="sum")
 
     def train_step(
         self, features: Mapping[str, Tensor], sampled: RoIs, is_object: Tensor
@@ -92,7 +101,7 @@ class BoxHead(BoxSide):
         chosen = deltas[rows, positives.labels]
         goal = self.coder.encode_single(matched(positives, "boxes"), positives.boxes)
         known = matched(positives, "amodal_known")
-        loss_box = F.l1_loss(chosen[known], goal[known], reduction="sum")
+        loss_box = self.box_loss(chosen[known], goal[known])
         decoded = self._decode(chosen.detach(), positives.boxes, positives)
         terms = {"loss_class": LossTerm(loss_class, count), "loss_box": LossTerm(loss_box, count)}
         return replace(positives, decoded=decoded), terms
@@ -163,6 +172,26 @@ class BoxHead(BoxSide):
         """float32 [R, 4], boxes of one class each, clipped to their images."""
         decoded: Tensor = self.coder.decode_single(deltas, boxes)
         return clip(decoded, rois)
+
+
+class BoxHead(BoxPredictor):
+    """Two fully connected layers on pooled maps: the box side that all systems share but those that bring their own."""
+
+    def __init__(self, model: ModelConfig, num_classes: int) -> None:
+        super().__init__(model, num_classes)
+        config = model.box_head
+        self.fc6 = nn.Linear(model.backbone.channels * config.pool_size**2, config.channels)
+        self.fc7 = nn.Linear(config.channels, config.channels)
+        self.add_outputs(config.channels)
+        for layer in (self.fc6, self.fc7):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+        self.draw_outputs()
+
+    def forward(self, features: Mapping[str, Tensor], boxes: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes float32 [S, 4], image int64 [S] -> logits float32 [S, K + 1], background first, deltas [S, K, 4]."""
+        x = self.pooler(features, boxes, batch).flatten(1)
+        return self.outputs(F.relu(self.fc7(F.relu(self.fc6(x)))))
 
 
 def rescored(candidates: RoIs, rescore: Rescore) -> Tensor | None:

@@ -72,8 +72,8 @@ class BoxSide(nn.Module, ABC):
     """What finds class and box of the proposals. All systems share ``models.box_head.BoxHead`` but those whose table
     entry names another (ASN replaces it and hands its first features on as ``RoIs.shared``).
 
-    Made with (model settings, number of classes). ``models.box_head.BoxHead`` may be the parent of another one, whose
-    ``detect`` adds the ``shared`` features of the final boxes.
+    Made with (model settings, number of classes). ``models.box_head.BoxPredictor`` may be the parent of another one,
+    whose ``detect`` adds the ``shared`` features of the final boxes.
 
     Any module of a system may have a class attribute ``class_rows``: which rows of its layers belong to classes, as
     {layer: (rows before those of the classes, rows of each class)}, "" for the module itself. A run that starts from a
