@@ -47,7 +47,7 @@ class Attention(nn.Module):
         weights, biases = self.inputs.weight.chunk(3), self.inputs.bias.chunk(3)
         given = (query, key, value)
         q, k, v = (
-            F.linear(x, w, b).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            F.linear(x, w, b).view(*x.shape[:2], HEADS, x.shape[2] // HEADS).transpose(1, 2)
             for x, w, b in zip(given, weights, biases, strict=True)
         )
         if rois.targets is None or self.share == 0:
@@ -144,7 +144,7 @@ class AISFormer(Branch):
         memory = self.encoder(cells, position, rois)
         embedded = self.mask_embed(self.decoder(self.queries, memory, position, rois))
         hidden = self.subtract(torch.cat([embedded[:, AMODAL], embedded[:, VISIBLE]], dim=1))
-        pixels = self.norm(memory + cells).transpose(1, 2).unflatten(2, x.shape[2:])
+        pixels = self.norm(memory + cells).transpose(1, 2).reshape(x.shape)
         answers = torch.cat([embedded[:, : AMODAL + 1], hidden[:, None]], dim=1)
         logits = torch.einsum("rqd,rdyx->rqyx", answers, self.pixel_embed(pixels))
         return BranchOutput(rois.boxes, logits[:, AMODAL], logits[:, VISIBLE], aux=logits)

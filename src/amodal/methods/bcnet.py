@@ -35,7 +35,7 @@ class GraphConvolution(nn.Module):
         """Maps float [R, C, P, P] -> the same."""
         query, key, value = (layer(x).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value))
         mixed = F.scaled_dot_product_attention(query, key, value)
-        result: Tensor = x + self.norm(self.output(mixed.transpose(1, 2).unflatten(2, x.shape[2:])))
+        result: Tensor = x + self.norm(self.output(mixed.transpose(1, 2).reshape(x.shape)))
         return result
 
 

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from typing import Any
 
 import timm
-from timm.layers import Format, freeze_batch_norm_2d
+from timm.layers.format import Format
+from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from amodal.errors import ConfigError, nearest
@@ -42,7 +43,7 @@ class TimmBody(nn.Module):
         self.out_channels = [net.feature_info.channels()[index] for index in self._picked]
         self._channels_last = getattr(net, "output_fmt", None) == Format.NHWC
         # Statistics of a few small pictures a step would spoil what they were trained to. Each keeps its own epsilon.
-        self.net = freeze_batch_norm_2d(net)
+        self.net: nn.Module = freeze_batch_norm_2d(net)  # type: ignore[no-untyped-call]
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Images float [B, 3, H, W], H and W multiples of 32 -> levels "0" to "3", strides 4, 8, 16, 32."""

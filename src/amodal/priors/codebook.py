@@ -89,12 +89,13 @@ class Codebook(nn.Module):
         with torch.autocast(masks.device.type, enabled=False):
             parts = zip(torch.split(masks.detach().float(), _CHUNK), torch.split(labels, _CHUNK), strict=True)
             found = [self._nearest(self.encoder(mask), label, k) for mask, label in parts]
-            return self.encoder.decode(torch.cat(found).flatten(0, 1)).unflatten(0, (-1, k))
+            shapes = self.encoder.decode(torch.cat(found).flatten(0, 1))
+            return shapes.view(len(labels), k, *shapes.shape[1:])
 
     def _nearest(self, queries: Tensor, labels: Tensor, k: int) -> Tensor:
         """float32 [R, k, D], codes nearest to queries [R, D]."""
         found = queries[:, None].repeat(1, k, 1)
-        for label in labels.unique().tolist():
+        for label in sorted(set(labels.tolist())):
             count = int(self.counts[label])
             if count:
                 rows = torch.nonzero(labels == label).flatten()
