@@ -115,6 +115,17 @@ def rounded(data: AnnotationSet) -> dict[str, Any]:
 
 CASES: dict[str, dict[str, Any]] = {
     "mask_rcnn": {},
+    "mask_rcnn8": {},
+    "orcnn": {},
+    "asn": {},
+    "bcnet": {},
+    "vrsp": {
+        "prior_fit.slots": 40,
+        "prior_fit.encoder_steps": 300,
+        "model.method.k": 8,
+        "model.method.reclass_channels": 64,
+    },
+    "aisformer": {},
     "pgexp, set #1": {"model.method.box_expansion": "none", "model.method.mask_expansion": "plain"},
     "pgexp": PRIOR,
     "pgexp+": {**PRIOR, "model.method.rerank": "occluder"},
