@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
+
+import amodal
+from amodal import config
+from amodal.config import ModelConfig
+from amodal.priors.prior import Prior
+from amodal.settings import FitConfig, MethodConfig, PGExpConfig
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
@@ -125,3 +132,29 @@ def test_a_system_is_named_in_its_own_room_its_settings_and_the_table_alone() ->
         if name not in allowed and not name.startswith("amodal.methods.pgexp")
     ]
     assert not named
+
+
+SETTINGS = (MethodConfig, FitConfig, *(cls for cls in vars(config).values() if is_dataclass(cls)))
+
+
+def _holds_settings(value: object) -> bool:
+    """Whether a value is a settings object, or a list, tuple or dict with one in it."""
+    if isinstance(value, dict):
+        return any(map(_holds_settings, value.values()))
+    return any(map(_holds_settings, value)) if isinstance(value, (list, tuple)) else isinstance(value, SETTINGS)
+
+
+@pytest.mark.parametrize("system", ["mask_rcnn", "pgexp", "tests.systems.asn_like:ASNLike"])
+def test_settings_build_modules_and_never_enter_them(
+    system: str, tiny_config: Callable[..., ModelConfig], tiny_prior: Prior
+) -> None:
+    made, prior = tiny_config(system), None
+    if system == "pgexp":
+        made, prior = replace(made, method=PGExpConfig(k=2)), tiny_prior
+    model = amodal.build(system, 2, config=made, prior=prior)
+    assert [
+        f"{name or 'the model'}.{key}"
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if _holds_settings(value)
+    ] == []
