@@ -25,7 +25,6 @@ from amodal.priors.prior import Prior
 from amodal.settings import PriorConfig
 from amodal.structures import BranchOutput, LossTerm, RoIs
 from amodal.systems import SYSTEMS, System
-from amodal.train import run as run_module
 from amodal.train.run import train_run
 
 Make = Callable[..., Any]
@@ -69,18 +68,10 @@ def test_it_is_fitted_kept_and_loaded(made: Path) -> None:
     assert torch.equal(one.scores, two.scores)
 
 
-def test_a_killed_run_ends_as_an_unkilled_one(made: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = run_module._step
-
-    def killed(run: Any, batches: Any, number: int, rate: float) -> Any:
-        if number == 1:
-            raise KeyboardInterrupt
-        return step(run, batches, number, rate)
-
-    monkeypatch.setattr(run_module, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(config)
-    monkeypatch.undo()
+def test_a_killed_run_ends_as_an_unkilled_one(
+    made: Path, config: TrainConfig, train_and_die: Callable[..., None]
+) -> None:
+    train_and_die(config)
     shutil.rmtree(Path(config.out) / "prior")  # It goes on with its checkpoint's.
     train_run(config, resume=True)
     resumed, unkilled = (load_file(out / "last" / "model.safetensors") for out in (Path(config.out), made))
