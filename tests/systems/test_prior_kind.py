@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tests.systems.vrsp_like import CodebookConfig, CodebookMaker, VRSPConfig
 
-from amodal import cli
+import amodal
+from amodal import cli, score
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.data.store import AnnotationSet
@@ -134,6 +135,19 @@ def test_settings_of_its_own_are_checked_on_the_command_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_system_that_tells_nothing_is_not_asked_by_the_report(
+    made: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explain(*asked: Any) -> Any:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(score, "explain_cases", explain)
+    score.run_test(str(made / "last"), scenes / "annotations.json", scenes / "images", tmp_path, device="cpu")
+    assert (tmp_path / "report.html").is_file()
+    assert not load_model(made / "last").branch.explains
+    assert amodal.load("nano-scenes-v1", "cpu").branch.explains
 
 
 class Forgetful(Branch):

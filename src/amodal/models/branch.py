@@ -175,6 +175,11 @@ class Branch(nn.Module, ABC):
         """
         return []
 
+    @property
+    def explains(self) -> bool:
+        """Whether :meth:`explain` has anything to tell; asking one that has not would cost a pass for nothing."""
+        return type(self).explain is not Branch.explain
+
     def meanings(self) -> dict[str, tuple[str, ...]]:
         """Prefix of parameter names of the branch -> settings without which their numbers mean something else.
 
