@@ -86,6 +86,18 @@ def test_anchors_equal_torchvisions_where_its_strides_are_exact() -> None:
     assert counts == [3 * 64**2, 3 * 32**2, 3 * 16**2, 3 * 8**2, 3 * 4**2]
 
 
+def test_anchors_of_one_thread_are_no_other_threads() -> None:
+    class Shared(AnchorGrid):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_cached" and value is not None and len(value[1]) > 100:  # as another thread would, just now
+                self([torch.zeros(1, 1, 2, 2)])
+
+    grid = Shared([32], [1.0])
+    anchors, counts = grid([torch.zeros(1, 1, 16, 16)])
+    assert (len(anchors), counts) == (256, [256])
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_proposals_equal_torchvisions(training: bool, example: Make) -> None:
     torch.manual_seed(0)

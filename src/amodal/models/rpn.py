@@ -36,13 +36,15 @@ class AnchorGrid(nn.Module):
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[int]]:
         """float32 [M, 4] xyxy pixels over all levels (row, column, shape in turn), and how many each level has."""
         key = (maps[0].device, *(tuple(level.shape[-2:]) for level in maps))
-        if self._cached is None or self._cached[0] != key:
+        cached = self._cached
+        if cached is None or cached[0] != key:
             levels = [
                 self._level(level, shape.to(level.device), stride)
                 for level, shape, stride in zip(maps, self._shapes, self.strides, strict=True)
             ]
-            self._cached = (key, torch.cat(levels), [len(level) for level in levels])
-        return self._cached[1], self._cached[2]
+            # Kept for the next call and returned from here: another thread may have put its own size there meanwhile.
+            cached = self._cached = (key, torch.cat(levels), [len(level) for level in levels])
+        return cached[1], cached[2]
 
     @staticmethod
     def _level(level: Tensor, shapes: Tensor, stride: int) -> Tensor:
