@@ -137,6 +137,7 @@ class Branch(nn.Module, ABC):
             super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Branch:
+        # to(), half() and cuda() all come through here.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self.prior, nn.Module):
             self.prior._apply(fn, recurse)

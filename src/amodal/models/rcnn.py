@@ -151,6 +151,7 @@ class AmodalRCNN(nn.Module):
         proposals, losses = self.rpn(features, batch.sizes, goals, self._draws)
         sampled, is_object = self.sample(proposals, goals, batch.sizes, self._draws)
         positives, terms = self.box_head.train_step(features, sampled, is_object)
+        # The branch gets the objects as they are: boxes that were sought may be the visible ones.
         positives, sampled = replace(positives, targets=moved), replace(sampled, targets=moved)
         output: BranchOutput = self.branch(features, positives)
         own = self.branch.loss(output, positives, features)
@@ -193,16 +194,19 @@ class AmodalRCNN(nn.Module):
         if output.visible_logits is not None:
             fields["visible_probs"] = output.visible_logits.float().sigmoid()
         rows = [part.cpu() for part in rois.per_image()]
+        # One transfer a field for the whole batch; after it nothing waits for the device.
         on_cpu = {name: value.detach().cpu() for name, value in fields.items()}
         predictions = []
         for part, (height, width), (original_height, original_width) in zip(
             rows, batch.sizes, batch.originals, strict=True
         ):
+            # A branch's factor may have changed the order.
             order = part[on_cpu["scores"][part].argsort(descending=True, stable=True)]
             chosen = {name: value[order] for name, value in on_cpu.items()}
             scale = torch.tensor([original_width / width, original_height / height]).repeat(2)
             limit = torch.tensor([original_width, original_height], dtype=torch.float32).repeat(2)
             for name in ("boxes", "frames"):
+                # Sides were rounded when the image was resized, so what lay on its border may land beside it.
                 chosen[name] = torch.minimum((chosen[name] * scale).clamp(min=0), limit)
             predictions.append(
                 Prediction(

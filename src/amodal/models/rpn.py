@@ -30,6 +30,7 @@ class AnchorGrid(nn.Module):
         self.per_cell = len(aspect_ratios)
         self.strides = [4 * 2**level for level in range(len(sizes))]
         extents = [torch.stack([size / ratios.sqrt(), size * ratios.sqrt()], dim=1) for size in sizes]
+        # Rounded as torchvision's are, whose weights were trained with such anchors.
         self._shapes = [torch.cat([-extent, extent], dim=1).div(2).round() for extent in extents]
         self._cached: tuple[object, Tensor, list[int]] | None = None
 
@@ -117,6 +118,7 @@ class RegionProposalNetwork(nn.Module):
         maps = list(features.values())
         logits, deltas = self.head(maps)
         anchors, counts = self.anchors(maps)
+        # Float32 from here on, under autocast, too: box corners in bfloat16 would be whole pixels off.
         scores = torch.cat([_rows(level, 1).squeeze(-1) for level in logits], dim=1).float()
         codes = torch.cat([_rows(level, 4) for level in deltas], dim=1).float()
         proposals = [
@@ -150,6 +152,7 @@ class RegionProposalNetwork(nn.Module):
         boxes = clip_boxes_to_image(self.coder.decode_single(codes[chosen], anchors[chosen]), size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= _SMALLEST).all(dim=1)
         boxes, chosen, level_of = boxes[large], chosen[large], level_of[large]
+        # Levels do not suppress each other: each has objects of its own size.
         kept = batched_nms(boxes, scores[chosen], level_of, self.nms)[:after]
         proposals: Tensor = boxes[kept]
         return proposals
@@ -183,6 +186,7 @@ class RegionProposalNetwork(nn.Module):
             # The box of an object whose amodal shape is unknown is that of its visible part: no goal for an amodal box.
             known = positive[target.amodal_known[found.gt_index[positive]]]
             goal = self.coder.encode_single(target.boxes[found.gt_index[known]], anchors[known])
+            # beta is torchvision's.
             regression = regression + F.smooth_l1_loss(codes[image, known], goal, beta=1 / 9, reduction="sum")
             sampled += len(rows)
         count = scores.new_tensor(float(sampled))

@@ -44,7 +44,9 @@ def sample_rois(
     """
     boxes, batch, index, positive = [], [], [], []
     for image, (found, target) in enumerate(zip(proposals, targets, strict=True)):
+        # The first proposals of a training hit hardly anything; the objects' own boxes are there from the start.
         candidates = torch.cat([found, target.boxes[~target.ignore]])
+        # One bound for both: what is no object is background, nothing lies between.
         matches = match(candidates, target, fg_iou, fg_iou)
         chosen, background = choose_balanced(
             matches.positive,
@@ -85,6 +87,7 @@ def sought(targets: Targets, detects: Literal["amodal", "visible"]) -> Targets:
         return targets
     boxes = targets.visible_boxes
     hidden = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    # Of a visible box that is sought nothing is unknown.
     known = torch.ones_like(targets.amodal_known)
     return replace(targets, boxes=boxes, amodal_known=known, ignore=targets.ignore | hidden)
 

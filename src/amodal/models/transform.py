@@ -101,6 +101,7 @@ class Transform(nn.Module):
         return [(group, _pad([resized[i] for i in group], [images[i] for i in group])) for group in groups.values()]
 
     def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        # A copy, since what follows works in place and the picture is the caller's.
         values = image.to(self.mean.device, non_blocking=True).to(torch.float32, copy=True)
         unit = 255.0 if image.dtype == torch.uint8 else 1.0
         values.sub_(self.mean * unit).div_(self.std * unit)
@@ -125,6 +126,7 @@ def check_image(image: Tensor, index: int) -> None:
     if not image.is_floating_point():
         raise DataError(f"image {index} of the batch is {image.dtype}, must be uint8 or float")
     low, high = (float(value) for value in torch.aminmax(image))
+    # A little beyond is what resizing may leave. Asked for what is right, since NaN compares as false.
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise DataError(f"image {index} of the batch has float values from {low:g} to {high:g}, must be 0 to 1")
 
@@ -132,6 +134,7 @@ def check_image(image: Tensor, index: int) -> None:
 def _new_size(image: Tensor, shortest: int, longest: int) -> tuple[int, int]:
     height, width = image.shape[1:]
     scale = min(shortest / min(height, width), longest / max(height, width))
+    # The short side of a strip may round to nothing.
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
