@@ -160,6 +160,7 @@ class Prior(nn.Module):
         from amodal.priors.flow import halve, nearest_flow
 
         with true_float32(visible.device.type):
+            # S^f was fitted to hard masks.
             seen = (visible.detach() >= 0.5).float()
             flow = nearest_flow(seen, amodal.float()) if self.flow is None else self.flow(seen, amodal.float())
             return halve(flow) if halved else flow
