@@ -61,6 +61,7 @@ class Study:
             for row in self.experiment.rows
             for point in panel
         ]
+        # Settings of rows hang on the grid's best point, so they wait for the whole grid.
         if not (outcome.failed or outcome.stopped):
             outcome = self._make([run for member in members for run in member.runs.values()], self.sources.test)
         return members, outcome
