@@ -106,6 +106,7 @@ class Prior(nn.Module):
             exclude_annotations: int64 [R], annotation id whose slots are left out for this object.
             exclude_images: int64 [R], image id whose slots are left out for this object.
         """
+        # Codes in half precision would order near slots by their rounding.
         with torch.autocast(masks.device.type, enabled=False):
             codes = self.query_codes(masks.detach().float(), boxes.detach().float())
             return self.bank.search(
