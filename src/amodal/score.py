@@ -114,7 +114,8 @@ def run_test(
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     write_json(out / "metrics.json", kept, indent=2)
-    priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
+    explains = model.prior is not None and model.branch.explains
+    priors = explain_cases(evaluation, images, partial(explain_image, model)) if explains else []
     report = write_report(
         out,
         evaluation,

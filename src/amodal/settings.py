@@ -21,8 +21,8 @@ class PriorKind:
     Attributes:
         title: its name in messages, such as "expansion prior".
         settings: class of the settings of its fit.
-        maker: fits, saves and loads it: "module:NAME", or an object with the functions of
-            :class:`amodal.models.branch.PriorMaker`.
+        maker: fits, saves and loads it: a name in :data:`amodal.systems.MAKERS`, "module:NAME", or an object with the
+            functions of :class:`amodal.models.branch.PriorMaker`.
     """
 
     title: str
@@ -235,7 +235,7 @@ class PriorConfig(FitConfig):
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
 
-EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "amodal.priors.maker:MAKER")
+EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "expansion")
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class CodebookConfig(FitConfig):
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
 
-SHAPE_CODEBOOK = PriorKind("shape codebook", CodebookConfig, "amodal.priors.codebook:MAKER")
+SHAPE_CODEBOOK = PriorKind("shape codebook", CodebookConfig, "codebook")
 
 
 @dataclass(frozen=True)

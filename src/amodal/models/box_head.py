@@ -54,6 +54,7 @@ class BoxPredictor(BoxSide):
 
     def draw_outputs(self) -> None:
         """Their first weights. Apart from their making, since the order of draws is part of what a seed means."""
+        # Detectron's initialisation: outputs near zero, so that all classes start alike.
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         for layer in (self.cls_score, self.bbox_pred):
@@ -65,6 +66,7 @@ class BoxPredictor(BoxSide):
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits float32 [S, K + 1] and deltas float32 [S, K, 4] of features [S, D]."""
+        # Float32 from here on, under autocast, too: box corners in bfloat16 would be whole pixels off.
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(-1, self.num_classes, 4)
 
     def box_loss(self, deltas: Tensor, goal: Tensor) -> Tensor:
@@ -100,6 +102,7 @@ class BoxPredictor(BoxSide):
         positives = select(sampled, rows)
         chosen = deltas[rows, positives.labels]
         goal = self.coder.encode_single(matched(positives, "boxes"), positives.boxes)
+        # The box of an object whose amodal shape is unknown is that of its visible part: no goal for an amodal box.
         known = matched(positives, "amodal_known")
         loss_box = self.box_loss(chosen[known], goal[known])
         decoded = self._decode(chosen.detach(), positives.boxes, positives)
@@ -132,6 +135,7 @@ class BoxPredictor(BoxSide):
         batch = torch.cat([torch.full((len(p),), i, device=p.device) for i, p in enumerate(proposals)])
         logits, deltas = self(features, boxes, batch)
         scores = logits.softmax(dim=1)[:, 1:]
+        # Only what may become a detection is decoded, not every proposal for every class.
         row, label = torch.nonzero(scores > threshold, as_tuple=True)
         candidates = RoIs(
             boxes=boxes[row], batch=batch[row], labels=label, scores=scores[row, label], image_sizes=sizes,
@@ -183,6 +187,7 @@ class BoxHead(BoxPredictor):
         self.fc6 = nn.Linear(model.backbone.channels * config.pool_size**2, config.channels)
         self.fc7 = nn.Linear(config.channels, config.channels)
         self.add_outputs(config.channels)
+        # Caffe2's Xavier fill.
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
@@ -196,6 +201,7 @@ class BoxHead(BoxPredictor):
 
 def rescored(candidates: RoIs, rescore: Rescore) -> Tensor | None:
     """float32 [R], the candidates' new scores, asked for in chunks of :data:`CHUNK`; None: they keep theirs."""
+    # Of no candidates torch.split makes one empty chunk, so a branch is asked in every pass.
     parts = [rescore(select(candidates, rows)) for rows in torch.split(torch.arange(len(candidates)), CHUNK)]
     kept = [part.float() for part in parts if part is not None]
     if len(kept) != len(parts):

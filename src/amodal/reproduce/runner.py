@@ -99,6 +99,7 @@ class Runner:
             raise ConfigError(f"--limit-s is {limit_s:g}, must be more than the {GRACE_S:g} s that steps have to end")
         self.logs, self.locks = out / "logs", out / LOCKS
         self.jobs, self.devices = jobs, list(devices) or ["auto"]
+        # Steps are asked to end early enough to be gone in time.
         self.end = None if limit_s is None else time.monotonic() + limit_s - GRACE_S
         self._signal = 0
         self._running: list[_Running] = []
@@ -163,6 +164,7 @@ class Runner:
         with (self.logs / f"{step.key}.log").open("ab") as log:
             log.write(f"# {commit()} on {device}: {shlex.join(step.words)}\n".encode())
             log.flush()
+            # A group of its own: all that a step starts can be ended with it, and Ctrl-C reaches this process alone.
             process = subprocess.Popen(
                 words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_environment(device),
                 start_new_session=True, pass_fds=(lock.fileno(),),

@@ -118,6 +118,7 @@ class Plan:
         data = self._base
         for layer in nested:
             data = merge(data, layer)  # Another system does not inherit the settings of one.
+        # A copy: the parser changes lists where they are, and the base serves every row.
         return structure(TrainConfig, deepcopy(data), source)
 
 
