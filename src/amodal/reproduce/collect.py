@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.data.reader import load
-from amodal.errors import DataError
+from amodal.errors import ConfigError, DataError
 from amodal.evaluation import levels, prepare
 from amodal.files import write_json
 from amodal.reproduce.clipping import BASELINES, clip
@@ -84,7 +84,16 @@ def _read(path: Path) -> Record:
 
 
 def collect(run: Run, splits: Sequence[Split], folders: Folders, columns: Sequence[str]) -> Record:
-    """Writes ``runs/ID.json`` of a run that was trained and tested on ``splits``; returns what it holds."""
+    """Writes ``runs/ID.json`` of a run that was trained and tested on ``splits``; returns what it holds.
+
+    Raises:
+        ConfigError: a file that decides its numbers is no longer what it was when the run was named.
+    """
+    if What.of(run.config, run.what.train, run.what.starts_from) != run.what:
+        raise ConfigError(
+            f"{run.label}: the file of its system or initial weights changed while it was made; the same command makes"
+            " the runs of the file as it is now"
+        )
     out = folders.run(run.id)
     path = folders.record(run.id)
     old = _read(path) if path.is_file() else {"splits": {}, "cost": {}}
