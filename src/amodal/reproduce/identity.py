@@ -98,6 +98,18 @@ class What:
         except ConfigError:
             return None
 
+    @classmethod
+    def as_written(cls, described: Mapping[str, Any]) -> What:
+        """What :meth:`describe` wrote, to the letter: its name is the one that it was given then.
+
+        Raises:
+            ConfigError: a key is a value and a section at once.
+        """
+        start = described["starts_from"]
+        if start is not None:
+            start = start["weights"] if "weights" in start else cls.as_written(start)
+        return cls(nest(described["settings"]), described["train"], start)
+
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested mappings, the inverse of :func:`amodal.config_io.flatten`.
