@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,23 @@ def test_faults_are_told(world: Any, capsys: pytest.CaptureFixture[str]) -> None
     assert "pictures.images has 99" in capsys.readouterr().err
     assert world({"rows": {"x": {"run": "nosuch"}}})[0] == 2
     assert "no run is called 'nosuch'" in capsys.readouterr().err
+
+
+def test_changed_code_of_an_own_system_is_trained_again(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "study_system.py"
+    code = "from amodal.methods.mask_rcnn import MaskRCNN\nclass Own(MaskRCNN): pass\n"
+    module.write_text(code)
+    content = {"rows": {"own": {"system": "study_system:Own"}}}
+    try:
+        assert len(_of(world(content)[1], "train")) == 1
+        assert world(content) == (0, [])
+        module.write_text(code + "# another one\n")
+        assert len(_of(world(content)[1], "train")) == 1
+        module.write_text(code)
+        assert world(content) == (0, [])
+    finally:
+        sys.modules.pop("study_system", None)
+        sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]

@@ -142,10 +142,17 @@ def test_new_splits_of_a_run_join_the_old_ones(tmp_path: Path) -> None:
 
 
 def test_an_infinite_gradient_norm_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("step,loss,grad_norm\n1,2.0,inf\n2,1.0,3.5\n")
+    (tmp_path / "log.csv").write_text("step,seconds,grad_norm\n1,2.0,inf\n2,1.0,3.5\n")
     rows = _table(tmp_path / "log.csv")
-    assert rows == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "grad_norm": 3.5}]
-    assert thin(rows, most=1) == [{"step": 2, "loss": 1.5, "grad_norm": 3.5}]
+    assert rows == [{"step": 1, "seconds": 2.0}, {"step": 2, "seconds": 1.0, "grad_norm": 3.5}]
+    assert thin(rows, most=1) == [{"step": 2, "seconds": 1.5, "grad_norm": 3.5}]
+
+
+@pytest.mark.parametrize("text", ["step,seconds\n1,x\n", "step,seconds\n1,2,3\n", "step,loss\n1,2\n", "a\n1\n"])
+def test_a_damaged_log_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(DataError, match=r"log\.csv: is no log of a training"):
+        _table(tmp_path / "log.csv")
 
 
 def test_curves_are_means_and_seconds_are_weighted_by_steps() -> None:

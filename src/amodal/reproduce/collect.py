@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.data.reader import load
-from amodal.errors import ConfigError, DataError
+from amodal.errors import ConfigError, DataError, one_line
 from amodal.evaluation import levels, prepare
 from amodal.files import write_json
 from amodal.reproduce.clipping import BASELINES, clip
@@ -166,7 +166,12 @@ def _table(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        try:
+            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        except (csv.Error, TypeError, ValueError) as error:  # Cells that are no numbers, or more of them than columns.
+            raise DataError(f"is no log of a training ({one_line(error)})", file=path) from None
+    if not all({"step", "seconds"} <= set(row) for row in rows):
+        raise DataError("is no log of a training, a row has no step or no seconds", file=path)
     return [
         {k: int(v) if k == "step" else float(f"{v:.4g}") for k, v in row.items() if math.isfinite(v)} for row in rows
     ]
