@@ -105,6 +105,26 @@ def test_rows_start_from_one_trunk_a_seed(world: Any) -> None:
     assert len(_of(lines, "train")) == 2  # The trunks are there.
 
 
+def test_changed_code_of_an_own_system_is_trained_again(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "study_system.py"
+    code = "from amodal.methods.mask_rcnn import MaskRCNN\nclass Own(MaskRCNN): pass\n"
+    module.write_text(code)
+    content = {"rows": {"own": {"system": "study_system:Own"}}}
+    try:
+        assert len(_of(world(content)[1], "train")) == 1
+        assert world(content) == (0, [])
+        module.write_text(code + "# another one\n")
+        assert len(_of(world(content)[1], "train")) == 1
+        module.write_text(code)
+        assert world(content) == (0, [])
+    finally:
+        sys.modules.pop("study_system", None)
+        sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+
+
 def test_a_figure_and_pictures(world: Any, tmp_path: Path) -> None:
     rows = {"mask_rcnn": {"optim.lr": 0.5}, "all": {"system": "mask_rcnn", "optim.lr": 1}}
     assert world({"rows": rows, "vary": {"optim.lr": [0.25, 0.75]}, "columns": ["mask.AP"]})[0] == 0
@@ -130,23 +150,3 @@ def test_faults_are_told(world: Any, capsys: pytest.CaptureFixture[str]) -> None
     assert "pictures.images has 99" in capsys.readouterr().err
     assert world({"rows": {"x": {"run": "nosuch"}}})[0] == 2
     assert "no run is called 'nosuch'" in capsys.readouterr().err
-
-
-def test_changed_code_of_an_own_system_is_trained_again(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    module = tmp_path / "study_system.py"
-    code = "from amodal.methods.mask_rcnn import MaskRCNN\nclass Own(MaskRCNN): pass\n"
-    module.write_text(code)
-    content = {"rows": {"own": {"system": "study_system:Own"}}}
-    try:
-        assert len(_of(world(content)[1], "train")) == 1
-        assert world(content) == (0, [])
-        module.write_text(code + "# another one\n")
-        assert len(_of(world(content)[1], "train")) == 1
-        module.write_text(code)
-        assert world(content) == (0, [])
-    finally:
-        sys.modules.pop("study_system", None)
-        sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
