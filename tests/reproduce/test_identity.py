@@ -17,7 +17,8 @@ from amodal.config_io import structure
 from amodal.errors import ConfigError, DataError
 from amodal.reproduce.collect import Library, collect
 from amodal.reproduce.identity import What
-from amodal.reproduce.runs import Run
+from amodal.reproduce.plan import read_experiment
+from amodal.reproduce.runs import Plan, Run
 from amodal.reproduce.steps import Folders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,24 @@ def test_changed_code_of_an_own_system_is_another_run(here: Path) -> None:
     assert second.id != first.id
     (here / "own_system.py").write_text(OWN)
     assert _what(system="own_system:System").id == first.id
+
+
+def test_a_finished_run_is_found_while_its_code_is_what_it_was(here: Path) -> None:
+    (here / "x.yaml").write_text("rows: {own: {system: 'own_system:System', model.method.weight: 2}}\n")
+    experiment = read_experiment(here / "x.yaml")
+
+    def found() -> bool:
+        return Library([here / "runs"]).get(Plan(experiment, "d").run(experiment.rows[0], 0).id) is not None
+
+    run = Plan(experiment, "d").run(experiment.rows[0], 0)
+    record = {**json.loads(RUNS[0].read_text()), "id": run.id, "what": run.what.describe()}
+    Folders(here).record(run.id).parent.mkdir()
+    Folders(here).record(run.id).write_text(json.dumps(record))
+    assert found()
+    (here / "own_system.py").write_text(OWN + "# changed\n")
+    assert not found()
+    (here / "own_system.py").write_text(OWN)
+    assert found()
 
 
 def test_code_that_changes_while_a_run_is_made_gives_no_numbers(here: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,26 +102,6 @@ def test_rows_start_from_one_trunk_a_seed(world: Any) -> None:
     content["rows"]["more"] = {"system": "mask_rcnn", "optim.warmup_steps": 4}
     _, lines = world(content)
     assert len(_of(lines, "train")) == 2  # The trunks are there.
-
-
-def test_changed_code_of_an_own_system_is_trained_again(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    module = tmp_path / "study_system.py"
-    code = "from amodal.methods.mask_rcnn import MaskRCNN\nclass Own(MaskRCNN): pass\n"
-    module.write_text(code)
-    content = {"rows": {"own": {"system": "study_system:Own"}}}
-    try:
-        assert len(_of(world(content)[1], "train")) == 1
-        assert world(content) == (0, [])
-        module.write_text(code + "# another one\n")
-        assert len(_of(world(content)[1], "train")) == 1
-        module.write_text(code)
-        assert world(content) == (0, [])
-    finally:
-        sys.modules.pop("study_system", None)
-        sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
 
 
 def test_a_figure_and_pictures(world: Any, tmp_path: Path) -> None:
