@@ -208,6 +208,19 @@ def test_another_system_does_not_inherit_the_system_s_own_settings(tmp_path: Pat
     assert load_config(back).model.method == PGExpConfig()
 
 
+def test_another_system_on_the_command_line_does_not_either(tmp_path: Path) -> None:
+    file = write(tmp_path, a=OWN)
+    assert load_config(file, {"model.system": "mask_rcnn"}).model.method == MethodConfig()
+    assert load_config(file, {"model.system": "pgexp"}).model.method == PGExpConfig(k=3)
+    # What the command line itself says of it stays, in whatever order.
+    free = write(tmp_path, b="model: {system: mask_rcnn}")
+    for given in ({"model.method.k": 4, "model.system": "pgexp"}, {"model.system": "pgexp", "model.method.k": 4}):
+        assert load_config(free, given).model.method == PGExpConfig(k=4)
+        assert load_config(file, given).model.method == PGExpConfig(k=4)
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.method\.k'"):
+        load_config(file, {"model.system": "mask_rcnn", "model.method.k": 4})
+
+
 @pytest.mark.parametrize("above", ["", "model: {system: pgexp}", "model: {method: {candidates: 40}}"])
 def test_the_same_system_inherits_them(tmp_path: Path, above: str) -> None:
     config = load_config(write(tmp_path, a=f"base: b.yaml\n{above}", b=OWN))

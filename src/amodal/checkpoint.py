@@ -62,8 +62,11 @@ def prior_kind(method: MethodConfig | None) -> PriorKind | None:
 
 
 def maker_of(kind: PriorKind) -> PriorMaker:
-    """What fits, saves and loads priors of a kind."""
+    """What fits, saves and loads priors of a kind; a :class:`ConfigError` where it cannot."""
     maker: PriorMaker = resolve(MAKERS.get(kind.maker, kind.maker) if isinstance(kind.maker, str) else kind.maker)
+    for name in ("fit", "save", "load", "read_settings"):
+        if not callable(getattr(maker, name, None)):
+            raise ConfigError(f"the maker of the {kind.title}, {kind.maker!r:.60}, has no function {name!r}")
     return maker
 
 

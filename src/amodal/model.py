@@ -5,7 +5,6 @@ The network itself (:mod:`amodal.models.rcnn`) knows tensors only; here it gets 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from amodal import checkpoint
 from amodal.config import BoxHeadConfig, ModelConfig
 from amodal.config_io import to_dict
-from amodal.errors import ConfigError, WeightsError
+from amodal.errors import AmodalError, ConfigError, WeightsError, one_line
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
 from amodal.models.branch import BoxSide, Branch, Prior
@@ -31,7 +30,7 @@ from amodal.models.rpn import RegionProposalNetwork
 from amodal.models.sampling import Sampler, sample_rois
 from amodal.models.transform import Transform
 from amodal.pictures import pick_device, predict_images
-from amodal.systems import find, resolve
+from amodal.systems import BOX_SIDE, BRANCH, check_part, find, resolve
 
 T = TypeVar("T")
 
@@ -218,9 +217,8 @@ def build(
         # The order is part of what a seed means.
         transform, backbone = Transform(**asdict(config.transform)), build_backbone(config.backbone)
         rpn = RegionProposalNetwork(config.backbone.channels, **asdict(config.rpn))
-        box_head = resolve(entry.box_head)(config, num_classes)
-        branch = resolve(entry.branch)(config, num_classes, expansion)
-        _check_parts(system, branch, box_head)
+        box_head: BoxSide = _make(system, entry.box_head, BoxSide, config, num_classes)
+        branch: Branch = _make(system, entry.branch, Branch, config, num_classes, expansion)
         if branch.prior is not expansion:
             raise ConfigError(f"system {system}: its branch does not hand its prior on to Branch.__init__")
         model = AmodalModel(
@@ -257,7 +255,11 @@ def complete(config: ModelConfig) -> ModelConfig:
             system's class.
     """
     entry = find(config.system)
-    _check_parts(config.system, resolve(entry.branch), resolve(entry.box_head))
+    try:
+        check_part(resolve(entry.branch), BRANCH)
+        check_part(resolve(entry.box_head), BOX_SIDE)
+    except ConfigError as error:
+        raise ConfigError(f"system {config.system}: {error}") from None
     wanted = entry.settings
     method = wanted() if config.method is None else config.method
     if not isinstance(method, wanted):
@@ -265,16 +267,21 @@ def complete(config: ModelConfig) -> ModelConfig:
     return replace(config, method=method)
 
 
-def _check_parts(system: str, branch: Any, box_head: Any) -> None:
-    """Refuses what is no branch or no box side: objects, their classes, or functions that make them."""
-    for part, contract in ((branch, Branch), (box_head, BoxSide)):
-        if isinstance(part, type):
-            ok = issubclass(part, contract)
-        else:
-            ok = isinstance(part, contract) or inspect.isfunction(part)
-        if not ok:
-            name = part.__name__ if isinstance(part, type) else f"an object of type {type(part).__name__}"
-            raise ConfigError(f"system {system}: {name} is no {contract.__name__}")
+def _make(system: str, part: Any, contract: Any, *given: Any) -> Any:
+    """What a system's class or function makes of ``given``, which must be a ``contract``."""
+    maker = resolve(part)
+    try:
+        made = maker(*given)
+    except AmodalError:
+        raise
+    except Exception as error:  # A user's class may do anything when it is made.
+        name = getattr(maker, "__name__", repr(maker))
+        raise ConfigError(f"system {system}: {name} cannot be made ({one_line(error)})") from error
+    if not isinstance(made, contract):
+        raise ConfigError(f"system {system}: an object of type {type(made).__name__} is no {contract.__name__}")
+    if "_modules" not in vars(made):
+        raise ConfigError(f"system {system}: {type(made).__name__} does not call {contract.__name__}.__init__")
+    return made
 
 
 def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:

@@ -111,14 +111,32 @@ def _split(
         return None
     stated = (names.digests or {}).get(name)
     if root is not None:
-        path = root / f"{name}.json"
-        digest = _digest(path)
-        if stated not in (None, digest):
-            raise ConfigError(f"{path}: not the annotations of this experiment (digest {digest}, it names {stated})")
-        return Split(name, digest, path, root / name)
+        return _below(root, name, stated)
     if stated is None:
-        raise ConfigError(f"--data.{role} or --data.root is missing: {name} is not there, and its digest is not known")
+        raise ConfigError(
+            f"--data.{role} or --data.root is missing: runs are found by the digest of their annotations, and the"
+            f" experiment names none for {name} (data.digests)"
+        )
     return Split(name, stated)
+
+
+def _below(root: Path, name: str, stated: str | None) -> Split:
+    """The split NAME below ``--data.root``; ``stated`` is the digest that the experiment file names, if any."""
+    path = root / f"{name}.json"
+    if not path.is_file():
+        way = (
+            "leave --data.root out, as the experiment names its digest" if stated else f"name it in data.digests.{name}"
+        )
+        raise ConfigError(
+            f"--data.root {root}: {name}.json is not there; runs, finished ones too, are found by the digest of their"
+            f" annotations: give the folder that holds it, or for finished runs alone {way}"
+        )
+    digest = _digest(path)
+    if stated not in (None, digest):
+        raise ConfigError(
+            f"{path}: not the annotations of this experiment: their digest is {digest}, data.digests.{name} is {stated}"
+        )
+    return Split(name, digest, path, root / name)
 
 
 def _digest(path: Path) -> str:
