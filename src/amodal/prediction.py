@@ -193,13 +193,17 @@ class Prediction:
             size: pixels of the longer side at most: a larger image is reduced to it, a smaller one enlarged by a whole
                 factor, towards 900 pixels, so that hatching and text can be read; 0: the image at its own size.
 
+        Returns:
+            The picture; ``info["scale"]`` says how many of its pixels stand for one of the image.
+
         Raises:
             DataError: the prediction carries no image.
         """
         from PIL import Image
 
         from amodal.frames import paste
-        from amodal.viz.instances import EachMask, draw_instances, drawn_size, resized
+        from amodal.viz.instances import EachMask, draw_instances, resized
+        from amodal.viz.scale import drawn_scale, drawn_size
 
         if self.image is None:
             raise DataError("this prediction carries no image to draw on; set prediction.image to the RGB array first")
@@ -224,6 +228,7 @@ class Prediction:
                 scale=scale,
             )
         )
+        drawn.info["scale"] = drawn_scale(*self.image_size, size)
         if path is not None:
             drawn.save(path)
         return drawn

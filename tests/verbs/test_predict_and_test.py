@@ -71,6 +71,7 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert not (out / "parts").exists()
     printed = capsys.readouterr().out
     assert "in 3 images" in printed
+    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed
     assert "1 picture could not be read" in printed
     assert "broken.png" in printed
 

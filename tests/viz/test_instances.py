@@ -10,8 +10,9 @@ import pytest
 from amodal.data.reader import load
 from amodal.errors import printable
 from amodal.viz import instances
-from amodal.viz.instances import PALETTE, EachMask, auto_scale, color_of, draw_instances, sampled
+from amodal.viz.instances import PALETTE, EachMask, color_of, draw_instances, sampled
 from amodal.viz.labels import Cover, leader, place
+from amodal.viz.scale import auto_scale
 
 GREY = 128
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from amodal.errors import printable
 from amodal.viz.labels import Cover, leader, place
+from amodal.viz.scale import TARGET_SIDE, auto_scale
 
 Pixels = npt.NDArray[np.uint8]
 Canvas = npt.NDArray[np.float32]
@@ -34,7 +35,6 @@ PALETTE: tuple[Color, ...] = (
     (102, 37, 6),
 )
 
-_TARGET_SIDE = 900
 _FILL, _TINT, _HATCH = 0.42, 0.16, 0.95
 _SMALLEST_TEXT = 11  # pixels; smaller letters cannot be read
 
@@ -68,26 +68,6 @@ class EachMask:
 def color_of(index: int) -> Color:
     """RGB colour number ``index`` of the palette, which repeats after its twelve colours."""
     return PALETTE[index % len(PALETTE)]
-
-
-def auto_scale(height: int, width: int) -> int:
-    """By how much a picture of this size (pixels) is enlarged, 1 to 8, so that hatching and text can be read."""
-    return int(np.clip(round(_TARGET_SIDE / max(height, width, 1)), 1, 8))
-
-
-def drawn_size(height: int, width: int, side: int) -> tuple[int, int, int]:
-    """(height, width) that a picture is reduced to before it is drawn on, and the whole factor it is enlarged by.
-
-    Args:
-        height, width: pixels of the picture.
-        side: pixels of the longer side at most; 0: the picture's own size.
-    """
-    longest = max(height, width)
-    if not side:
-        return height, width, 1
-    if longest <= side:
-        return height, width, min(auto_scale(height, width), side // longest)
-    return max(1, round(height * side / longest)), max(1, round(width * side / longest)), 1
 
 
 def resized(image: Pixels, height: int, width: int) -> Pixels:
@@ -147,7 +127,7 @@ def draw_instances(
     height, width = image.shape[:2]
     scale = auto_scale(height, width) if scale is None else scale
     canvas = _enlarge(image, scale).astype(np.float32)
-    unit = weight * max(1.0, max(canvas.shape[:2]) / _TARGET_SIDE)
+    unit = weight * max(1.0, max(canvas.shape[:2]) / TARGET_SIDE)
     palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
     order = _by_area(amodal_masks)
     cover = Cover(height, width)

@@ -1,0 +1,46 @@
+"""Annotated objects drawn over their image, as predictions are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from amodal.viz.instances import EachMask, draw_instances, resized, sampled
+from amodal.viz.scale import drawn_size
+
+if TYPE_CHECKING:
+    from amodal.data.store import AnnotationSet
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def shown_rows(annotations: AnnotationSet, index: int) -> list[int]:
+    """Rows of the objects of image number ``index`` that pictures show: crowds are no objects."""
+    return [row for row in annotations.rows(index) if not annotations.crowd[row]]
+
+
+def draw_truth(annotations: AnnotationSet, rows: Sequence[int], image: Pixels, side: int) -> Pixels:
+    """Visible parts filled, hidden parts hatched, amodal outlines and boxes; masks are made one by one.
+
+    Args:
+        annotations: the file.
+        rows: objects of one image; their positions here are their colours.
+        image: uint8 [H, W, 3].
+        side: pixels of the longer side at most, 0 for the image's own size; see :func:`amodal.viz.scale.drawn_size`.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    rows = list(rows)
+    height, width, scale = drawn_size(image.shape[0], image.shape[1], side)
+    return draw_instances(
+        resized(image, height, width),
+        annotations.amodal_boxes[rows] * np.array([width / image.shape[1], height / image.shape[0]] * 2),
+        EachMask(len(rows), lambda place: sampled(annotations.amodal_mask(rows[place]), height, width)),
+        EachMask(len(rows), lambda place: sampled(annotations.visible_mask(rows[place]), height, width)),
+        [annotations.class_names[annotations.labels[row]] for row in rows],
+        scale=scale,
+    )
