@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from amodal.report.pictures import MATCHED_SIDE, matching_colors, shown_size
 from amodal.viz.instances import EachMask, draw_instances, resized, sampled
 from amodal.viz.scale import drawn_size
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
+    from amodal.prediction import Prediction
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,3 +46,17 @@ def draw_truth(annotations: AnnotationSet, rows: Sequence[int], image: Pixels, s
         [annotations.class_names[annotations.labels[row]] for row in rows],
         scale=scale,
     )
+
+
+def match_colors(found: Prediction, annotations: AnnotationSet, rows: Sequence[int]) -> list[int]:
+    """Palette positions for detections beside the truth: that of the object in ``rows`` that each covers best."""
+    from amodal.frames import paste
+
+    height, width = found.image_size
+    coarse = shown_size(height, width, MATCHED_SIDE)
+    factor = found.boxes.new_tensor([coarse[1] / width, coarse[0] / height] * 2)
+    masks = paste(found.amodal_probs, found.boxes * factor, *coarse).numpy()
+    true = np.zeros((len(rows), *coarse), bool)
+    for place, row in enumerate(rows):
+        true[place] = sampled(annotations.amodal_mask(row), *coarse)
+    return matching_colors(masks, true)

@@ -18,8 +18,9 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         out: folder for the pictures.
         limit: how many pictures at most; 0 draws all.
         schema: schema of the file; "auto" recognises it by the keys of its annotations.
-        draw_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones enlarged by a
-            whole factor, towards 900 pixels, so that hatching and text can be read; 0: every image at its own size.
+        draw_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
+            enlarged by a whole factor, towards 900 pixels, so that hatching and text can be read; 0: every image at its
+            own size.
     """
     import numpy as np
     from PIL import Image
