@@ -53,7 +53,8 @@ figcaption { font-size: .85rem; margin-top: 4px; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: .9rem; margin: 12px 0 6px; padding: 0;
   list-style: none; }
 .key li:first-child { font-weight: 600; }
-.key i { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px; }
+.key svg { width: 22px; height: 16px; margin-right: 6px; vertical-align: -3px; }
+.key + .note { margin: 0 0 8px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { text-align: right; padding: 6px 14px; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -78,7 +79,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 8px; }
 }
-@media print { .scene, .case, .chart, .key + .strip { break-inside: avoid; } }
+@media print { .scene, .case, .chart, .key, .prior .strip { break-inside: avoid; } }
 """
 
 _LEGEND = """

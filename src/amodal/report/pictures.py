@@ -136,7 +136,7 @@ def matching_colors(found: Masks, truth: Masks) -> list[int]:
     """Palette positions for detections: that of the object a detection covers best, new ones for the others."""
     colors = [-1] * len(found)
     if len(found) and len(truth):
-        size = shown_size(*found.shape[1:], MATCHED_SIDE)
+        size = shown_size(found.shape[1], found.shape[2], MATCHED_SIDE)
         first, second = (sampled(masks, *size).reshape(len(masks), -1).astype(np.float32) for masks in (found, truth))
         shared = first @ second.T
         ious = shared / np.maximum(first.sum(1)[:, None] + second.sum(1)[None] - shared, 1)
