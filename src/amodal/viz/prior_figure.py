@@ -52,7 +52,7 @@ class _Lines:
         self.keys = _break(row.heading, width - 2 * _MARGIN)
         self.note = wrap(row.note, _CAPTION, width - 2 * _MARGIN)
         self.captions = [wrap(caption, _CAPTION, side) for caption in row.captions]
-        self.panels = max(panel.shape[0] for panel in row.panels)
+        self.panels = max(int(panel.shape[0]) for panel in row.panels)
 
     @property
     def height(self) -> int:
