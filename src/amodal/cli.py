@@ -44,7 +44,7 @@ SUMMARIES: dict[str, str] = {
     "scenes": "draw a data set of occlusion scenes",
     "convert": "turn any known annotation schema into the canonical one",
     "check": "problems of an annotation file, then its statistics",
-    "show": "pictures of visible and occluded parts",
+    "show": "pictures of visible and hidden parts",
     "prior fit": "fit an expansion prior to annotated masks, and tell how good it is",
     "prior show": "pictures of what a prior retrieves, as in Fig. 5 of the paper",
     "train": "train a system, or fine-tune a checkpoint",

@@ -139,6 +139,8 @@ def test_runs_without_a_test_have_curves_settings_and_their_validation(
     assert page.count("<polyline") == 4
     assert '<th scope="row">optim.lr</th><td>0.1</td><td>0.2</td>' in page
     assert '<th scope="row">out' not in page
+    (place / "ann.json").unlink()
+    assert run(place, place / "a", place / "b")[0] == 0, "the same name is the same validation file"
     source = read_source(place / "a")
     assert source.loss == [(10, 2.5), (20, 1.5)], "half a row at the end is none"
     assert source.ap == [(10, 35), (20, 40)]
@@ -198,7 +200,9 @@ def test_folders_that_do_not_say_what_they_tested(place: Path, capsys: pytest.Ca
     for folder in folders:
         (folder / "test.json").unlink()
     assert run(place, *folders)[0] == 0
-    assert capsys.readouterr().err.count("--annotations names them") == 2
+    error = capsys.readouterr().err
+    assert error.count("--annotations names them") == 2
+    assert error.count("does not say what it was tested on") == 2
     code, page = run(place, *folders, "--annotations", place / "ann.json", "--draws", 10)
     assert code == 0
     assert "--images names it" in capsys.readouterr().err

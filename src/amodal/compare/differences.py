@@ -108,6 +108,8 @@ def evaluate(sides: Sequence[Side], annotations: Path | None, missing: list[str]
     truth = None if file is None else load(file, schema=schema)
     for side in sides:
         name, tested = side.source.name, side.tested
+        if not tested.data and annotations is None:
+            missing.append(f"{name}: does not say what it was tested on; taken for the same, as the counts are equal")
         if tested.per_image is not None:
             try:
                 side.per_image = PerImage.unpack(tested.per_image)

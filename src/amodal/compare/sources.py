@@ -32,7 +32,7 @@ class Tested:
 
     Attributes:
         what: where they are from, in words.
-        data: digest of the annotations; "" where it is not known.
+        data: digest of the annotations, or their name; "" where it is not known.
         counts: (images, objects); None where they are not known.
         metrics: as in metrics.json.
         predictions: results file; None where there is none.
@@ -193,11 +193,13 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(annotations: Any) -> str:
-    """Of the validation file; "" where it is not there or cannot be read any more."""
-    try:
-        return annotation_digest(load(annotations)) if annotations and Path(annotations).is_file() else ""
-    except AmodalError:
+    """Of the validation file; its name where it is not there or cannot be read any more."""
+    if not annotations:
         return ""
+    try:
+        return annotation_digest(load(annotations))
+    except (AmodalError, OSError):
+        return str(annotations)
 
 
 def _json(path: Path) -> dict[str, Any]:
