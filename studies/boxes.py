@@ -6,28 +6,29 @@ latter is no better than B^v, boxes are wrong for another reason than what is hi
 Over the objects that a detection of their class found. "By box": IoU of B^o with the true box at least 0.5, which
 favours B^o a little, since worse ones do not count. "By visible mask": IoU of visible masks at least 0.5, fair to all.
 
-    python -m studies.boxes --data ../shared/data [--of s1-0 s6-0 plus-0]
+    python -m studies.boxes experiments/pgexp.yaml --data.root DATA --out runs/pgexp
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from amodal.frames import tight_boxes
+from amodal.frames import paste, tight_boxes
 from amodal.methods.pgexp.values import Mask
 from amodal.priors.boxes import box_deltas, expand_boxes, median_deltas
 from amodal.structures import Targets
 from studies import one_pass
 from studies.one_pass import Sample
+from studies.study import Study, run, study_parser
 
 LEVELS = ((0.0, 0.05), (0.05, 0.15), (0.15, 0.40), (0.40, 1.01))
-IOU = 0.5
 
 
 def recalled_boxes(steps: Mask) -> dict[str, Tensor]:
@@ -53,28 +54,21 @@ def pairwise(boxes: Tensor, truth: Tensor) -> Tensor:
 def match_visible(sample: Sample, logits: Tensor) -> Tensor:
     """int64 [R], like ``sample.match``, near being the IoU of the visible masks (in the frame of both together)."""
     rois, truth = sample.rois, sample.truth
-    rows = torch.full((len(rois),), -1)
     free = ~truth.ignore & truth.amodal_known & (truth.visible_boxes[:, 2:] > truth.visible_boxes[:, :2]).all(dim=1)
     overlap = _mask_iou(sample, logits)
     overlap[:, ~free] = 0
-    for detection in rois.scores.argsort(descending=True, stable=True).tolist():
-        if overlap.shape[1] and float(overlap[detection].max()) >= IOU:
-            rows[detection] = overlap[detection].argmax()
-            overlap[:, rows[detection]] = 0
-    return rows
+    return one_pass.assign(overlap, rois.scores)
 
 
 def _mask_iou(sample: Sample, logits: Tensor) -> Tensor:
     """float32 [R, G], IoU of visible masks of one class whose boxes meet."""
-    from amodal.frames import paste
-
     rois, truth = sample.rois, sample.truth
     height, width = sample.regions.batch.sizes[0]
     predicted = paste(logits.sigmoid(), rois.boxes, height, width).flatten(1).float()
     frame = rois.boxes.new_tensor([[0.0, 0.0, width, height]]).expand(len(truth), 4)
     side = max(height, width)
     square = one_pass.crop(truth, "visible", torch.arange(len(truth)), frame, side)
-    true = (torch.nn.functional.interpolate(square[:, None], (height, width))[:, 0] >= 0.5).flatten(1).float()
+    true = (F.interpolate(square[:, None], (height, width))[:, 0] >= 0.5).flatten(1).float()
     shared = predicted @ true.T
     union = predicted.sum(1)[:, None] + true.sum(1) - shared
     return torch.where(rois.labels[:, None] == truth.labels, shared / union.clamp(min=1), 0.0)
@@ -130,17 +124,11 @@ def _level(low: float, high: float, objects: Any, rate: Any, values: dict[str, A
     return {"low": low, "high": min(high, 1.0), "objects": count, "found": int(inside.sum()), "iou": iou}
 
 
-def main() -> None:
-    """One run and split after the other; what stands in the result file is not repeated."""
-    parser = one_pass.study_parser(__doc__ or "", ("eth80_amodal/val", "eth80_clutter/val"))
-    parser.set_defaults(of=["s1-0", "s6-0", "plus-0"])
-    arguments = parser.parse_args()
-    path = one_pass.result_file(arguments, "boxes")
-    for run, split in one_pass.left(arguments, path):
-        value = collect(*one_pass.open_run(arguments, run, split), arguments.limit)
-        one_pass.keep(path, run, split, value)
-        print(json.dumps({"run": run, "split": split, **value}), flush=True)
+STUDY = Study(
+    "boxes", {"levels": [list(level) for level in LEVELS]}, collect, ("s1", "s6", "plus"),
+    ("eth80_amodal/val", "eth80_clutter/val"),
+)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(lambda _: STUDY, study_parser(__doc__ or ""), sys.argv[1:]))

@@ -3,16 +3,17 @@
 Detections that found an object (same class, IoU of B^o at least 0.5, best score first) get its truth; the others, the
 scores and the weights stay. ``random priors`` goes the other way: how much do the heads rely on what is retrieved?
 
-    python -m studies.oracle --data ../shared/data [--of s6-0 plus-0] [--splits eth80_amodal/val]
+    python -m studies.oracle experiments/pgexp.yaml --data.root DATA --out runs/pgexp
+    python -m studies.oracle --checkpoint nano-scenes-v1 --data.test ANN.json --data.test_images DIR --results OUT
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from amodal.priors.types import GRID
 from amodal.structures import RoIs
 from studies import one_pass
 from studies.one_pass import Sample
+from studies.study import Study, run, study_parser
 
 SURE = 12.0  # logit of a true mask
 GIVEN: dict[str, set[str]] = {
@@ -173,33 +175,34 @@ def true_boxes(sample: Sample) -> RoIs:
     return one_pass.with_boxes(sample.rois, boxes)
 
 
-def main() -> None:
-    """Metrics of every oracle, one run and split after the other; what stands in the result file is not repeated."""
-    arguments = one_pass.study_parser(__doc__ or "").parse_args()
-    path = one_pass.result_file(arguments, "oracle")
-    for run, split in one_pass.left(arguments, path):
-        model, data = one_pass.open_run(arguments, run, split)
-        if not isinstance(model.branch, PGExp):
-            raise SystemExit(f"{run} is no pgexp")
-        there, oracle = applies(model.branch), Oracle()
-        instruct(model.branch, oracle)
-        names = [name for name, given in GIVEN.items() if given - {"amodal boxes", "priors"} <= there]
-        names = [name for name in names if name == "all" or GIVEN[name] <= there]
-        found: dict[str, list[dict[str, object]]] = {name: [] for name in names}
-        matched = 0
-        for sample in one_pass.passes(model, data, arguments.limit):
-            oracle.sample = sample
-            matched += len(sample.found)
-            for name in names:
-                oracle.given = GIVEN[name]
-                oracle.rois = true_boxes(sample) if "boxes" in oracle.given else sample.rois
-                with torch.no_grad():
-                    output = model.branch(sample.features, oracle.rois)
-                found[name] += one_pass.results(model, sample, output, oracle.rois)
-        value = {"matched": matched, "metrics": {name: one_pass.short(data, found[name]) for name in names}}
-        one_pass.keep(path, run, split, value)
-        print(json.dumps({"run": run, "split": split, **value}), flush=True)
+def collect(model: Any, data: Any, limit: int | None) -> dict[str, Any]:
+    """Metrics of every oracle, and how many detections found an object."""
+    there, oracle = applies(model.branch), Oracle()
+    instruct(model.branch, oracle)
+    names = [name for name, given in GIVEN.items() if given - {"amodal boxes", "priors"} <= there]
+    names = [name for name in names if name == "all" or GIVEN[name] <= there]
+    found: dict[str, list[dict[str, object]]] = {name: [] for name in names}
+    matched = 0
+    for sample in one_pass.passes(model, data, limit):
+        oracle.sample = sample
+        matched += len(sample.found)
+        for name in names:
+            oracle.given = GIVEN[name]
+            oracle.rois = true_boxes(sample) if "boxes" in oracle.given else sample.rois
+            with torch.no_grad():
+                output = model.branch(sample.features, oracle.rois)
+            found[name] += one_pass.results(model, sample, output, oracle.rois)
+    return {"matched": matched, "metrics": {name: one_pass.short(data, found[name]) for name in names}}
+
+
+STUDY = Study(
+    "oracle",
+    {"given": {name: sorted(given) for name, given in GIVEN.items()}, "sure": SURE},
+    collect,
+    ("s6", "plus"),
+    ("eth80_amodal/val",),
+)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(lambda _: STUDY, study_parser(__doc__ or ""), sys.argv[1:]))

@@ -5,12 +5,13 @@ deleted at the next, too) may not serve as evidence; they stay results. The base
 or the hulls of its visible ones, by the same evidence (:mod:`amodal.reproduce.clipping`). At 0 % this is the
 plain comparison with the baselines.
 
-    python -m studies.stress --data ../shared/data [--of s1-0 s6-0 plus-0]
+    python -m studies.stress experiments/pgexp.yaml --data.root DATA --out runs/pgexp
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import sys
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from amodal.reproduce.clipping import BASELINES, clip
 from amodal.structures import RoIs
 from studies import one_pass
 from studies.one_pass import Sample
+from studies.study import Study, run, study_parser
 
 DELETED = (0, 25, 50, 75, 100)
 
@@ -47,13 +49,12 @@ def draw(sample: Sample, deleted: int, seed: int) -> np.ndarray[Any, np.dtype[np
     return one_pass.uniform(seed, sample.truth.image_id, len(sample.rois)) >= deleted / 100
 
 
-def collect(model: Any, data: Any, limit: int | None, seed: int) -> list[dict[str, Any]]:
+def collect(model: Any, data: Any, limit: int | None, seed: int = 0) -> list[dict[str, Any]]:
     """Metrics of the run itself and of both baselines at every level."""
     branch, thinned = model.branch, Thinned()
     branch.evidence = thinned
-    reads = (
-        branch.prior is not None and branch.recall.weight(branch.prior) > 0
-    )  # without re-ranking nothing changes but the baselines
+    # Without re-ranking nothing changes but the baselines.
+    reads = branch.prior is not None and branch.recall.weight(branch.prior) > 0
     found: dict[int, list[dict[str, Any]]] = {deleted: [] for deleted in (DELETED if reads else DELETED[:1])}
     kept: dict[int, list[np.ndarray[Any, np.dtype[np.bool_]]]] = {deleted: [] for deleted in DELETED}
     for sample in one_pass.passes(model, data, limit):
@@ -77,18 +78,18 @@ def collect(model: Any, data: Any, limit: int | None, seed: int) -> list[dict[st
     return rows
 
 
-def main() -> None:
-    """One run and split after the other; what stands in the result file is not repeated."""
-    parser = one_pass.study_parser(__doc__ or "", ("eth80_amodal/val", "eth80_clutter/val"))
-    parser.set_defaults(of=["s1-0", "s6-0", "plus-0"])
+def study(seed: int = 0) -> Study:
+    """The study with a seed of the deletion."""
+    settings = {"deleted": list(DELETED), "seed": seed}
+    splits = ("eth80_amodal/val", "eth80_clutter/val")
+    return Study("stress", settings, partial(collect, seed=seed), ("s1", "s6", "plus"), splits)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = study_parser(__doc__ or "")
     parser.add_argument("--seed", type=int, default=0, help="of the deletion")
-    arguments = parser.parse_args()
-    path = one_pass.result_file(arguments, "stress")
-    for run, split in one_pass.left(arguments, path):
-        value = collect(*one_pass.open_run(arguments, run, split), arguments.limit, arguments.seed)
-        one_pass.keep(path, run, split, value)
-        print(json.dumps({"run": run, "split": split, "rows": value}), flush=True)
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(lambda arguments: study(arguments.seed), _parser(), sys.argv[1:]))

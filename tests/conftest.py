@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
 
-from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
+from amodal.config import (
+    BackboneConfig,
+    BoxHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    RPNConfig,
+    TrainConfig,
+    TransformConfig,
+)
 from amodal.config_io import dump_yaml
 from amodal.data.scenes.dataset import write_dataset
 from amodal.data.store import AnnotationSet
@@ -179,3 +188,24 @@ def settings(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     path = tmp_path_factory.mktemp("settings") / "tiny.yaml"
     path.write_text(dump_yaml({**SETTINGS, "data": data}), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def train_and_die(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Trains as ``train_run`` does and is interrupted in step ``at`` (from 0), so that ``resume=True`` may go on."""
+    from amodal.train import run as run_module  # here, since most tests do not train
+
+    def train(config: TrainConfig, at: int = 1) -> None:
+        step = run_module._step
+
+        def killed(run: Any, batches: Any, number: int, rate: float) -> Any:
+            if number == at:
+                raise KeyboardInterrupt
+            return step(run, batches, number, rate)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(run_module, "_step", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run_module.train_run(config)
+
+    return train

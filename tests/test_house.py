@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
+
+import amodal
+from amodal import config
+from amodal.config import ModelConfig
+from amodal.priors.prior import Prior
+from amodal.settings import FitConfig, MethodConfig, PGExpConfig
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
@@ -36,6 +43,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Rooms of the package from the ground up: what stands in a line imports lines above it, and itself."""
 
 
+TABLE = "amodal.systems"
+"""The table of systems: the one file that names, as text, what stands above it."""
+
+
 def _modules() -> dict[str, Path]:
     found = {}
     for path in sorted((SOURCE / "amodal").rglob("*.py")):
@@ -44,8 +55,11 @@ def _modules() -> dict[str, Path]:
     return found
 
 
-def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool]]:
-    """(module of the package, whether for types alone) of every import in a file, wherever it stands."""
+def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool, bool]]:
+    """(module of the package, whether for types alone, whether as text) of every import in a file, wherever it stands.
+
+    Text that is resolved when the program runs, a module or "module:NAME", is an import as well.
+    """
     tree = ast.parse(path.read_text())
     for_types = {
         id(inner)
@@ -59,17 +73,20 @@ def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool]]
         elif isinstance(node, ast.ImportFrom) and node.module:
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name in modules else node.module for name in whole]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value.partition(":")[0]] if re.fullmatch(r"amodal(\.\w+)+(:\w+)?", node.value) else []
         else:
             continue
-        yield from ((name, id(node) in for_types) for name in names if name in modules)
+        yield from ((name, id(node) in for_types, isinstance(node, ast.Constant)) for name in names if name in modules)
 
 
 def _graph(types: bool) -> dict[str, set[str]]:
     modules = _modules()
-    return {
-        name: {other for other, only in _imports(path, modules) if other != name and (types or not only)}
-        for name, path in modules.items()
-    }
+    graph = {}
+    for name, path in modules.items():
+        found = [(other, only) for other, only, as_text in _imports(path, modules) if not (as_text and name == TABLE)]
+        graph[name] = {other for other, only in found if other != name and (types or not only)}
+    return graph
 
 
 def _room(module: str) -> str:
@@ -104,6 +121,14 @@ def test_no_imports_go_round_in_circles() -> None:
         visit(name, ())
 
 
+def test_what_is_named_as_text_counts_as_imported() -> None:
+    graph, modules = _graph(types=False), _modules()
+    assert "amodal.verbs.demo" in graph["amodal.cli"]
+    assert "amodal.model" in graph["amodal"]
+    in_table = {other for other, _, as_text in _imports(modules[TABLE], modules) if as_text}
+    assert {"amodal.methods.mask_rcnn", "amodal.models.box_head", "amodal.priors.maker"} <= in_table
+
+
 @pytest.mark.parametrize("types", [False, True], ids=["imports", "types, too"])
 def test_imports_run_from_top_to_bottom(types: bool) -> None:
     height = {room: level for level, layer in enumerate(LAYERS) for room in layer}
@@ -126,3 +151,29 @@ def test_a_system_is_named_in_its_own_room_its_settings_and_the_table_alone() ->
         if name not in allowed and not name.startswith("amodal.methods.pgexp")
     ]
     assert not named
+
+
+SETTINGS = (MethodConfig, FitConfig, *(cls for cls in vars(config).values() if is_dataclass(cls)))
+
+
+def _holds_settings(value: object) -> bool:
+    """Whether a value is a settings object, or a list, tuple or dict with one in it."""
+    if isinstance(value, dict):
+        return any(map(_holds_settings, value.values()))
+    return any(map(_holds_settings, value)) if isinstance(value, (list, tuple)) else isinstance(value, SETTINGS)
+
+
+@pytest.mark.parametrize("system", ["mask_rcnn", "pgexp", "tests.systems.asn_like:ASNLike"])
+def test_settings_build_modules_and_never_enter_them(
+    system: str, tiny_config: Callable[..., ModelConfig], tiny_prior: Prior
+) -> None:
+    made, prior = tiny_config(system), None
+    if system == "pgexp":
+        made, prior = replace(made, method=PGExpConfig(k=2)), tiny_prior
+    model = amodal.build(system, 2, config=made, prior=prior)
+    assert [
+        f"{name or 'the model'}.{key}"
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if _holds_settings(value)
+    ] == []

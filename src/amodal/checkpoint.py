@@ -17,7 +17,7 @@ from amodal.files import PICKLES, write_tensors, write_text
 from amodal.models.branch import Prior, PriorMaker
 from amodal.models.rcnn import AmodalRCNN
 from amodal.settings import FitConfig, MethodConfig, PriorKind
-from amodal.systems import resolve
+from amodal.systems import MAKERS, resolve
 from amodal.version import __version__
 
 CONFIG, WEIGHTS, CARD, PRIOR = "config.yaml", "model.safetensors", "README.md", "prior"
@@ -63,7 +63,7 @@ def prior_kind(method: MethodConfig | None) -> PriorKind | None:
 
 def maker_of(kind: PriorKind) -> PriorMaker:
     """What fits, saves and loads priors of a kind."""
-    maker: PriorMaker = resolve(kind.maker)
+    maker: PriorMaker = resolve(MAKERS.get(kind.maker, kind.maker) if isinstance(kind.maker, str) else kind.maker)
     return maker
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.utils._validators import validate_repo_id
 
 from amodal import checkpoint
-from amodal.config import ModelConfig
+from amodal.config import BoxHeadConfig, ModelConfig
+from amodal.config_io import to_dict
 from amodal.errors import ConfigError, WeightsError
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
@@ -26,6 +28,7 @@ from amodal.models.branch import BoxSide, Branch, Prior
 from amodal.models.initial_weights import initialise
 from amodal.models.rcnn import AmodalRCNN
 from amodal.models.rpn import RegionProposalNetwork
+from amodal.models.sampling import Sampler, sample_rois
 from amodal.models.transform import Transform
 from amodal.pictures import pick_device, predict_images
 from amodal.systems import find, resolve
@@ -213,8 +216,8 @@ def build(
         torch.default_generator.manual_seed(seed)
         entry = find(system)
         # The order is part of what a seed means.
-        transform, backbone = Transform(config.transform), build_backbone(config.backbone)
-        rpn = RegionProposalNetwork(config.backbone.channels, config.rpn)
+        transform, backbone = Transform(**asdict(config.transform)), build_backbone(config.backbone)
+        rpn = RegionProposalNetwork(config.backbone.channels, **asdict(config.rpn))
         box_head = resolve(entry.box_head)(config, num_classes)
         branch = resolve(entry.branch)(config, num_classes, expansion)
         _check_parts(system, branch, box_head)
@@ -226,13 +229,24 @@ def build(
             rpn,
             box_head,
             branch,
-            config=config,
+            sample=_sampler(config.box_head),
+            settings=to_dict(config),
+            score_threshold=config.box_head.score_threshold,
             class_names=[str(name) for name in names],
             category_ids=[int(value) for value in ids],
         )
     if pretrained and config.backbone.weights is not None:
         initialise(model, config.backbone.weights)
     return model
+
+
+def _sampler(settings: BoxHeadConfig) -> Sampler:
+    return partial(
+        sample_rois,
+        fg_iou=settings.fg_iou,
+        batch_per_image=settings.batch_per_image,
+        positive_fraction=settings.positive_fraction,
+    )
 
 
 def complete(config: ModelConfig) -> ModelConfig:

@@ -77,7 +77,7 @@ def predict_batch(model: AmodalRCNN, images: Sequence[Pixels], threshold: float)
     tensors = [_tensor(image, device) for image in images]
     # The box head drops scores at its threshold, predictions keep them: the next smaller number does both. A model's
     # own threshold is for results that are evaluated; whoever asks for less gets it.
-    least = min(model.config.box_head.score_threshold, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    least = min(model.score_threshold, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     with _evaluating(model):
         found = model.detect(tensors, least)
     kept = [prediction[prediction.scores >= threshold] for prediction in found]

@@ -121,7 +121,8 @@ def run_test(
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     write_json(out / "metrics.json", kept, indent=2)
     write_json(out / TESTED, _tested(checkpoint, truth, annotations, images, schema), indent=2)
-    priors = explain_cases(evaluation, images, partial(explain_image, model)) if model.prior is not None else []
+    explains = model.prior is not None and model.branch.explains
+    priors = explain_cases(evaluation, images, partial(explain_image, model)) if explains else []
     report = write_report(
         out,
         evaluation,

@@ -21,8 +21,8 @@ class PriorKind:
     Attributes:
         title: its name in messages, such as "expansion prior".
         settings: class of the settings of its fit.
-        maker: fits, saves and loads it: "module:NAME", or an object with the functions of
-            :class:`amodal.models.branch.PriorMaker`.
+        maker: fits, saves and loads it: a name in :data:`amodal.systems.MAKERS`, "module:NAME", or an object with the
+            functions of :class:`amodal.models.branch.PriorMaker`.
     """
 
     title: str
@@ -177,4 +177,4 @@ class PriorConfig(FitConfig):
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
 
-EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "amodal.priors.maker:MAKER")
+EXPANSION_PRIOR = PriorKind("expansion prior", PriorConfig, "expansion")

@@ -51,6 +51,10 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+MAKERS: dict[str, str] = {"expansion": "amodal.priors.maker:MAKER"}
+"""What fits, saves and loads the package's own kinds of priors, by the name in :class:`amodal.settings.PriorKind`."""
+
+
 def find(name: str) -> System:
     """The system of that name; ``my_module:NAME`` is a :class:`System` or a branch class in a file of the user's own.
 

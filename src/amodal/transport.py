@@ -2,6 +2,10 @@
 
 PyTorch shares every tensor through an open file of its own. Eight tensors a sample meet the usual limit of 1,024 open
 files at 64 samples in flight, and a loader that meets it hangs; arrays travel through the pipe.
+
+The copy costs little: a batch of eight pictures of 288 x 192 px with 39 objects (1.4 MB) takes 0.5 ms to pickle and
+0.3 ms to unpickle on one core. The same tensors pickled as they are take 2.6 and 2.3 ms, and through PyTorch's shared
+files 8 ms, there and back.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class Asked:
 class KnownPrior(nn.Module):
     """Stands for a prior: slot k of every class shifts and grows a box by ``deltas[k]`` and its amodal mask is a band.
 
-    Flows fetch from ``k + 1`` cells of the 14 x 14 grid to the left. Class ``absent`` is not known.
+    Flows fetch from ``k + 1`` cells of the 14 x 14 grid to the left. Class ``absent`` is not known. Other frames get
+    another answer, as of a real bank: slots from 10 on, farther away, with other boxes and bands that widen below; so
+    what was recalled for the box cannot pass for what was recalled for the mask.
     """
 
     absent: int = -1
@@ -58,16 +60,18 @@ class KnownPrior(nn.Module):
         exclude_annotations: Tensor | None = None,
         exclude_images: Tensor | None = None,
     ) -> Retrieved:
+        other = float(bool(self.asked) and not torch.equal(boxes, self.asked[0].boxes))
         self.asked.append(Asked(masks, boxes, labels, k, exclude_annotations, exclude_images))
         rows, order = len(masks), torch.arange(k)
         there = ((order < k - self.missing) & (labels != self.absent)[:, None]).float()
-        deltas = torch.stack([0.1 * order, -0.1 * order, 0.05 * order, 0.2 * order.float()], dim=1)
+        deltas = torch.stack([0.1 * order, -0.1 * order, 0.05 * order, 0.2 * order + 0.1 * other], dim=1)
         amodal = torch.zeros(k, 28, 28)
         for number in range(k):
             amodal[number, :, : 8 + 2 * number] = 1
+            amodal[number, 14:, : 8 + 2 * number + int(6 * other)] = 1
         return Retrieved(
-            slots=order.expand(rows, k).contiguous(),
-            distance=torch.where(there > 0, 1.0 + order, torch.inf),
+            slots=(order + int(10 * other)).expand(rows, k).contiguous(),
+            distance=torch.where(there > 0, 1.0 + order + other, torch.inf),
             deltas=deltas * there[..., None],
             amodal=amodal * there[..., None, None],
             present=labels != self.absent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from amodal.models.pooler import Pooler, pyramid_level
 from amodal.models.rpn import AnchorGrid, RegionProposalNetwork
 from amodal.models.sampling import sample_rois
 from amodal.models.transform import Transform
-from amodal.structures import RoIs
+from amodal.structures import RoIs, Targets
 
 Make = Callable[..., Any]
 
@@ -85,11 +86,23 @@ def test_anchors_equal_torchvisions_where_its_strides_are_exact() -> None:
     assert counts == [3 * 64**2, 3 * 32**2, 3 * 16**2, 3 * 8**2, 3 * 4**2]
 
 
+def test_anchors_of_one_thread_are_no_other_threads() -> None:
+    class Shared(AnchorGrid):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_cached" and value is not None and len(value[1]) > 100:  # as another thread would, just now
+                self([torch.zeros(1, 1, 2, 2)])
+
+    grid = Shared([32], [1.0])
+    anchors, counts = grid([torch.zeros(1, 1, 16, 16)])
+    assert (len(anchors), counts) == (256, [256])
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_proposals_equal_torchvisions(training: bool, example: Make) -> None:
     torch.manual_seed(0)
     config = RPNConfig(pre_nms_train=300, pre_nms_test=200, post_nms_train=150, post_nms_test=100)
-    ours = RegionProposalNetwork(8, config)
+    ours = RegionProposalNetwork(8, **asdict(config))
     for parameter in ours.head.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     generator = AnchorGenerator(tuple((s,) for s in config.anchor_sizes), ((0.5, 1.0, 2.0),) * 5)
@@ -122,7 +135,7 @@ def test_proposals_equal_torchvisions(training: bool, example: Make) -> None:
 
 def test_anchors_over_padding_are_not_sampled(example: Make) -> None:
     torch.manual_seed(0)
-    network = RegionProposalNetwork(8, RPNConfig(anchor_sizes=[16, 32, 64, 128], batch_per_image=10_000))
+    network = RegionProposalNetwork(8, **asdict(RPNConfig(anchor_sizes=[16, 32, 64, 128], batch_per_image=10_000)))
     small = {name: level[:1] for name, level in pyramid(2, 24).items()}
     large = {name: F.pad(level, (0, 8 >> i, 0, 8 >> i)) for i, (name, level) in enumerate(small.items())}
     target = [example(0).targets]
@@ -188,11 +201,15 @@ def test_choice_is_uniform() -> None:
     assert np.abs(hits - 150).max() < 50  # four standard deviations are 42
 
 
+def _sampled(proposals: list[torch.Tensor], targets: list[Targets], most: int) -> tuple[RoIs, torch.Tensor]:
+    sizes, numbers = [(96, 96)] * len(targets), {"fg_iou": 0.5, "positive_fraction": 0.25}
+    return sample_rois(proposals, targets, sizes, Draws(), batch_per_image=most, **numbers)
+
+
 def test_sampled_regions_carry_their_objects(example: Make) -> None:
     targets = [example(0).targets, example(1, objects=0).targets, example(2).targets]
     proposals = [torch.tensor([[0.0, 0.0, 5.0, 5.0], [90.0, 90.0, 95.0, 96.0]])] * 3
-    sizes = [(96, 96)] * 3
-    rois, is_object = sample_rois(proposals, targets, sizes, BoxHeadConfig(batch_per_image=16), Draws())
+    rois, is_object = _sampled(proposals, targets, 16)
     assert rois.batch.tolist() == [0] * 5 + [1] * 2 + [2] * 5
     assert is_object.tolist() == [True] * 3 + [False] * 4 + [True] * 3 + [False] * 2
     assert torch.equal(rois.boxes[:3], targets[0].boxes)
@@ -204,10 +221,10 @@ def test_sampled_regions_carry_their_objects(example: Make) -> None:
 def test_box_losses_by_hand(example: Make) -> None:
     targets = [example(0, objects=1).targets]
     targets[0].boxes = torch.tensor([[10.0, 10.0, 30.0, 50.0]])
-    config = BoxHeadConfig(channels=8, batch_per_image=4, fg_iou=0.5)
+    config = BoxHeadConfig(channels=8)
     head = BoxHead(ModelConfig(backbone=BackboneConfig(channels=8), box_head=config), 2)
     proposal = torch.tensor([[10.0, 10.0, 30.0, 40.0], [60.0, 60.0, 70.0, 70.0]])
-    rois, is_object = sample_rois([proposal], targets, [(96, 96)], config, Draws())
+    rois, is_object = _sampled([proposal], targets, 4)
     with torch.no_grad():
         for layer in (head.cls_score, head.bbox_pred):
             layer.weight.zero_()
@@ -289,8 +306,12 @@ def test_targets_of_interleaved_regions_come_in_their_order(example: Make) -> No
         assert torch.equal(masks[row], source.crop(torch.tensor([index]), boxes[row : row + 1], 14)[0])
 
 
+def _transform(**settings: Any) -> Transform:
+    return Transform(**asdict(TransformConfig(**settings)))
+
+
 def test_transform_sizes_padding_and_normalisation(example: Make) -> None:
-    transform = Transform(TransformConfig(min_size=[64], max_size=100, test_min_size=64, test_max_size=100))
+    transform = _transform(min_size=[64], max_size=100, test_min_size=64, test_max_size=100)
     batch, targets = transform(
         [example(0, 128, 96).image, torch.zeros(3, 50, 200, dtype=torch.uint8)],
         [example(0, 128, 96).targets, example(1, 50, 200).targets],
@@ -299,8 +320,8 @@ def test_transform_sizes_padding_and_normalisation(example: Make) -> None:
     assert batch.sizes == [(85, 64), (25, 100)]
     assert batch.originals == [(128, 96), (50, 200)]
     assert batch.images.shape == (2, 3, 96, 128)
-    black = (0 - torch.tensor(transform.config.mean)) / torch.tensor(transform.config.std)
-    assert torch.allclose(batch.images[1, :, :25, :100], black[:, None, None].expand(3, 25, 100), atol=1e-5)
+    black = -transform.mean / transform.std
+    assert torch.allclose(batch.images[1, :, :25, :100], black.expand(3, 25, 100), atol=1e-5)
     assert batch.images[1, :, 25:].abs().sum() == 0
     assert batch.images[0, :, :, 64:].abs().sum() == 0
     scale = torch.tensor([64 / 96, 85 / 128]).repeat(2)
@@ -308,7 +329,7 @@ def test_transform_sizes_padding_and_normalisation(example: Make) -> None:
 
 
 def test_training_sizes_are_drawn_for_each_image_and_step(example: Make) -> None:
-    transform = Transform(TransformConfig(min_size=[32, 48, 64, 80], max_size=200))
+    transform = _transform(min_size=[32, 48, 64, 80], max_size=200)
     image, targets = example(0).image, example(0).targets
     sizes = [transform([image], [targets], Draws(0, step))[0].sizes[0] for step in range(40)]
     assert {size[0] for size in sizes} == {32, 48, 64, 80}
@@ -316,7 +337,7 @@ def test_training_sizes_are_drawn_for_each_image_and_step(example: Make) -> None
 
 
 def test_test_batches_hold_one_padded_size() -> None:
-    transform = Transform(TransformConfig(min_size=[64], max_size=128, test_min_size=64, test_max_size=128))
+    transform = _transform(min_size=[64], max_size=128, test_min_size=64, test_max_size=128)
     shapes = [(64, 64), (64, 100), (64, 97), (100, 64), (32, 32)]
     groups = transform.batches([torch.zeros(3, *shape, dtype=torch.uint8) for shape in shapes])
     assert sorted(sorted(group) for group, _ in groups) == [[0, 4], [1, 2], [3]]

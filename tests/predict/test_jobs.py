@@ -26,7 +26,7 @@ class Standin(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.config = SimpleNamespace(box_head=SimpleNamespace(score_threshold=0.05))
+        self.config, self.score_threshold = SimpleNamespace(), 0.05
         self.class_names, self.category_ids = ["cup"], [4]
         self.batches: list[int] = []
 
@@ -209,7 +209,7 @@ def test_threshold_reaches_below_the_head_and_touches_no_settings() -> None:
     assert len(predict_batch(model, [image], 0.5)[0]) == 1
     assert len(predict_batch(model, [image], float(np.float32(0.9)))[0]) == 1
     assert len(predict_batch(model, [image], 0.95)[0]) == 0
-    assert model.config.box_head.score_threshold == 0.05
+    assert model.score_threshold == 0.05
     assert model.training
     for wrong in (-0.1, 1.5, float("nan")):
         with pytest.raises(ConfigError, match="must be 0 to 1"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from amodal.data.store import AnnotationSet
+from amodal.errors import DataError
 from amodal.priors.fit import fit_prior
 from amodal.priors.prior import Prior
 from amodal.priors.quality import detector_rows, judged_file, judged_objects, retrieval_table
@@ -107,6 +108,7 @@ def test_the_surest_detection_that_fits_is_the_detectors_box(prior: Prior, tmp_p
         scores=torch.tensor([0.2, 0.6, 0.9, 0.8]),
         labels=torch.tensor([1, 1, 1, 0]),
         class_names=["front", "bar"],
+        category_ids=[8, 9],
     )
     boxes, there = detector_boxes(lambda image: found, judged, tmp_path)
     assert there.tolist() == [True]
@@ -114,6 +116,27 @@ def test_the_surest_detection_that_fits_is_the_detectors_box(prior: Prior, tmp_p
     found.scores[:] = 0.5
     found.frames = truth + 30
     assert detector_boxes(lambda image: found, judged, tmp_path)[1].tolist() == [False]
+
+
+def test_classes_of_one_name_are_told_apart_by_their_ids(prior: Prior, tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = stripes(1)
+    Image.new("RGB", (96, 96)).save(tmp_path / data.file_names[0])
+    judged = judged_file(data, prior)
+    judged.annotations.class_names[:] = ["bar", "bar"]
+    truth = judged.objects.boxes[0]
+    found = SimpleNamespace(
+        boxes=torch.stack([truth, truth + 2]), frames=None,
+        scores=torch.tensor([0.9, 0.2]), labels=torch.tensor([0, 1]),
+        class_names=["bar", "bar"], category_ids=[2, 1],
+    )  # fmt: skip
+    boxes, there = detector_boxes(lambda image: found, judged, tmp_path)
+    assert there.tolist() == [True]
+    assert torch.equal(boxes[0], truth + 2)  # The surer one is of the other class.
+    found.category_ids = [7, 8]
+    with pytest.raises(DataError, match="'bar' stands for categories 7, 8 of the detector and 1, 2 of the annotations"):
+        detector_boxes(lambda image: found, judged, tmp_path)
 
 
 @pytest.mark.parametrize("count", [3, 0])

@@ -37,24 +37,28 @@ def _run(folder: Path, row: Any, *, seed: int = 0, data: str = "d", **more: Any)
         ("rows: {a: {}}\nrwos: {}", "unknown key 'rwos'; nearest is 'rows'"),
         ({"title": "x"}, "rows is missing"),
         ({"rows": [1]}, "rows is [1], must be a mapping"),
+        ({"rows": {"pgxep": {}}}, "that trains the base as it is needs a title; nearest is 'pgexp'"),
+        ({"rows": {"pgxep": {"seeds": [1]}}}, "rows.pgxep: 'pgxep' is no system"),
+        ({"rows": {"a": {"sytem": "pgexp"}}}, "rows.a: unknown key 'sytem'; nearest is 'system'"),
+        ({"rows": {"a": {"modle.method.k": 4}}}, "rows.a: unknown key 'modle'; nearest is 'model'"),
         ({"rows": {"a": {"seed": 3}}}, "rows.a: 'seed' is no setting of a row; it is decided by 'seeds'"),
         ({"rows": {"a": {"data": {"train": "x"}}}}, "'data.train' is no setting of a row"),
         ({"rows": {"a": {"steps": 3, "run": "b"}}}, "'run' names numbers"),
         ({"rows": {"a": {"optim.lr": 1, "optim": {"lr": 2}}}}, "'optim.lr' is given twice"),
-        ({"rows": {"a": {}}, "seeds": [0, 0]}, "a seed is given twice"),
-        ({"rows": {"a": {}}, "seeds": ["x"]}, "seeds has 'x'"),
-        ({"rows": {"a": {}}, "budget": "half"}, "budget is 'half', must be 'full' or shared-trunk"),
-        ({"rows": {"a": {}}, "budget": {"shared-trunk": {"trunk": "b"}}}, "trunk is 'b', no row"),
-        ({"rows": {"a": {}}, "budget": {"shared-trunk": {"trunk": "a"}}}, "freeze is None"),
-        ({"rows": {"a": {}}, "columns": ["mask.ap"]}, "unknown column 'mask.ap'; nearest is 'mask.AP'"),
-        ({"rows": {"a": {}}, "columns": ["ms"]}, "unknown column 'ms'"),
-        ({"rows": {"a": {}}, "compare": {"with": "b"}}, "compare.with is 'b', no row; known: a"),
-        ({"rows": {"a": {}}, "compare": {"with": "a", "by": "t-test"}}, "must be 'paired bootstrap over images'"),
-        ({"rows": {"a": {}}, "tune": {"by": "mask.AP"}}, "tune names no setting"),
-        ({"rows": {"a": {}}, "tune": {"optim.lr": 1}}, "tune.optim.lr is 1, must be a list"),
-        ({"rows": {"a": {}}, "vary": {"steps": [{"steps": 3}]}}, "needs a label, 'as'"),
-        ({"rows": {"a": {}}, "data": {"digests": {"x": "y"}}}, "unknown key 'data.digests.x'"),
-        ({"rows": {"a": {}}, "pictures": {"count": 0}}, "pictures.count is 0"),
+        ({"rows": {"mask_rcnn": {}}, "seeds": [0, 0]}, "a seed is given twice"),
+        ({"rows": {"mask_rcnn": {}}, "seeds": ["x"]}, "seeds has 'x'"),
+        ({"rows": {"mask_rcnn": {}}, "budget": "half"}, "budget is 'half', must be 'full' or shared-trunk"),
+        ({"rows": {"mask_rcnn": {}}, "budget": {"shared-trunk": {"trunk": "b"}}}, "trunk is 'b', no row"),
+        ({"rows": {"mask_rcnn": {}}, "budget": {"shared-trunk": {"trunk": "mask_rcnn"}}}, "freeze is None"),
+        ({"rows": {"mask_rcnn": {}}, "columns": ["mask.ap"]}, "unknown column 'mask.ap'; nearest is 'mask.AP'"),
+        ({"rows": {"mask_rcnn": {}}, "columns": ["ms"]}, "unknown column 'ms'"),
+        ({"rows": {"mask_rcnn": {}}, "compare": {"with": "b"}}, "compare.with is 'b', no row; known: mask_rcnn"),
+        ({"rows": {"mask_rcnn": {}}, "compare": {"with": "mask_rcnn", "by": "t"}}, "must be 'paired bootstrap"),
+        ({"rows": {"mask_rcnn": {}}, "tune": {"by": "mask.AP"}}, "tune names no setting"),
+        ({"rows": {"mask_rcnn": {}}, "tune": {"optim.lr": 1}}, "tune.optim.lr is 1, must be a list"),
+        ({"rows": {"mask_rcnn": {}}, "vary": {"steps": [{"steps": 3}]}}, "needs a label, 'as'"),
+        ({"rows": {"mask_rcnn": {}}, "data": {"digests": {"x": "y"}}}, "unknown key 'data.digests.x'"),
+        ({"rows": {"mask_rcnn": {}}, "pictures": {"count": 0}}, "pictures.count is 0"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, content: Any, message: str) -> None:
@@ -163,7 +167,10 @@ def test_runs_of_an_earlier_release_are_known_by_todays_settings(tmp_path: Path)
 
 
 def test_settings_of_one_system_are_not_handed_to_another(tmp_path: Path) -> None:
-    content = {"settings": {"model": {"system": "pgexp", "method": {"k": 4}}}, "rows": {"mask_rcnn": {}, "p": {}}}
+    content = {
+        "settings": {"model": {"system": "pgexp", "method": {"k": 4}}},
+        "rows": {"mask_rcnn": {}, "p": {"title": "P"}},
+    }
     experiment = read_experiment(_write(tmp_path, content))
     plan = Plan(experiment, "d", {"steps": "7"})
     mask_rcnn, pgexp = (plan.run(row, 0).config for row in experiment.rows)

@@ -37,7 +37,7 @@ def _entries() -> list[Entry]:
 
 def _experiment(folder: Path, **more: Any) -> Any:
     content = {
-        "rows": {"a": {}, "b": {}, "c": {}},
+        "rows": {"a": {"title": "#1"}, "b": {"steps": 1}, "c": {"steps": 2}},
         "columns": ["mask.AP", "mask.AP-occ-gt", "box.AP", "hull.mask.AP", "parameters", "flops"],
         "data": {"train": "t", "test": ["val"], "digests": {"t": "0", "val": "1"}},
         "compare": {"with": "a"},
@@ -112,7 +112,9 @@ def test_faults_of_a_page_are_told(tmp_path: Path) -> None:
 
 def test_a_figure_has_a_panel_for_each_setting_and_column(tmp_path: Path) -> None:
     vary = {"model.method.k": [{"as": 0, "steps": 3}, 4], "prior_fit.slots": [10, 20, 30]}
-    experiment = _experiment(tmp_path, rows={"a": {}}, vary=vary, columns=["mask.AP", "box.AP"], compare=None)
+    experiment = _experiment(
+        tmp_path, rows={"a": {"title": "A"}}, vary=vary, columns=["mask.AP", "box.AP"], compare=None
+    )
     names = [f"a {key}={point.label}" for key, points in experiment.vary.items() for point in points]
     entries = [Entry(name, name, {0: _record(20.0 + i), 1: _record(21.0 + i)}) for i, name in enumerate(names[:-1])]
     entries.append(Entry(names[-1], names[-1], {}))

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tests.systems.vrsp_like import CodebookConfig, CodebookMaker, VRSPConfig
 
-from amodal import cli
+import amodal
+from amodal import cli, score
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.data.store import AnnotationSet
@@ -25,7 +26,6 @@ from amodal.priors.prior import Prior
 from amodal.settings import PriorConfig
 from amodal.structures import BranchOutput, LossTerm, RoIs
 from amodal.systems import SYSTEMS, System
-from amodal.train import run as run_module
 from amodal.train.run import train_run
 
 Make = Callable[..., Any]
@@ -69,18 +69,10 @@ def test_it_is_fitted_kept_and_loaded(made: Path) -> None:
     assert torch.equal(one.scores, two.scores)
 
 
-def test_a_killed_run_ends_as_an_unkilled_one(made: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = run_module._step
-
-    def killed(run: Any, batches: Any, number: int, rate: float) -> Any:
-        if number == 1:
-            raise KeyboardInterrupt
-        return step(run, batches, number, rate)
-
-    monkeypatch.setattr(run_module, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(config)
-    monkeypatch.undo()
+def test_a_killed_run_ends_as_an_unkilled_one(
+    made: Path, config: TrainConfig, train_and_die: Callable[..., None]
+) -> None:
+    train_and_die(config)
     shutil.rmtree(Path(config.out) / "prior")  # It goes on with its checkpoint's.
     train_run(config, resume=True)
     resumed, unkilled = (load_file(out / "last" / "model.safetensors") for out in (Path(config.out), made))
@@ -143,6 +135,19 @@ def test_settings_of_its_own_are_checked_on_the_command_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_system_that_tells_nothing_is_not_asked_by_the_report(
+    made: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explain(*asked: Any) -> Any:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(score, "explain_cases", explain)
+    score.run_test(str(made / "last"), scenes / "annotations.json", scenes / "images", tmp_path, device="cpu")
+    assert (tmp_path / "report.html").is_file()
+    assert not load_model(made / "last").branch.explains
+    assert amodal.load("nano-scenes-v1", "cpu").branch.explains
 
 
 class Forgetful(Branch):

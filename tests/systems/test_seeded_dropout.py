@@ -16,7 +16,6 @@ from amodal.config_io import load_config
 from amodal.draws import Draws
 from amodal.models.seeded import dropout
 from amodal.structures import RoIs
-from amodal.train import run as run_module
 from amodal.train.run import train_run
 
 Make = Callable[..., Any]
@@ -101,24 +100,14 @@ def test_micro_batches_have_the_gradient_of_one_big_batch(make: Make, example: M
 
 
 def test_a_resumed_run_draws_what_an_unkilled_one_draws(
-    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Path, tmp_path: Path, train_and_die: Callable[..., None]
 ) -> None:
     run = {"model.system": AISFORMER, "model.method.dropout": 0.3, "steps": 3, "save_every": 1, "batch_size": 2}
 
     def trained(name: str, *, dies: bool = False, **changes: Any) -> dict[str, Tensor]:
         config = load_config(settings, {**run, **changes, "out": str(tmp_path / name)})
         if dies:
-            step = run_module._step
-
-            def killed(state: Any, batches: Any, number: int, rate: float) -> Any:
-                if number == 1:
-                    raise KeyboardInterrupt
-                return step(state, batches, number, rate)
-
-            monkeypatch.setattr(run_module, "_step", killed)
-            with pytest.raises(KeyboardInterrupt):
-                train_run(config)
-            monkeypatch.setattr(run_module, "_step", step)
+            train_and_die(config)
         train_run(config, resume=dies)
         return load_file(tmp_path / name / "last" / "model.safetensors")
 

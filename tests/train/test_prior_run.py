@@ -19,7 +19,6 @@ from amodal.errors import ConfigError, WeightsError
 from amodal.model import load_model
 from amodal.priors.prior import Prior
 from amodal.priors.prior_io import save_prior
-from amodal.train import run as run_module
 from amodal.train.run import train_run
 
 PGEXP = {
@@ -79,20 +78,10 @@ def test_the_prior_is_part_of_the_run_and_of_its_checkpoints(made: Path, setting
 
 
 def test_a_killed_run_ends_as_an_unkilled_one(
-    made: Path, settled: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+    made: Path, settled: Callable[..., TrainConfig], train_and_die: Callable[..., None]
 ) -> None:
     config = settled()
-    step = run_module._step
-
-    def killed(run: Any, batches: Any, number: int, rate: float) -> Any:
-        if number == 1:
-            raise KeyboardInterrupt
-        return step(run, batches, number, rate)
-
-    monkeypatch.setattr(run_module, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(config)
-    monkeypatch.undo()
+    train_and_die(config)
     # What the run goes on with is the prior of its checkpoint.
     shutil.rmtree(Path(config.out) / "prior")
     train_run(config, resume=True)

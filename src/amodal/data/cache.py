@@ -27,6 +27,7 @@ from amodal.data.store import AnnotationSet, MaskBuffer
 VERSION = 2  # of the layout and of what reading means; raise it when either changes
 _MAGIC = np.frombuffer(b"amodal-1", np.uint8)
 _START = 24  # magic, checksum, length of the header
+# Arrays are views of what was read, and must begin where their numbers may.
 _ALIGN = 16
 _BLOCK = 2**20
 
@@ -102,6 +103,7 @@ def _start_hash() -> Any:
 
 def save(annotations: AnnotationSet, entry: Path) -> None:
     """Writes an entry, complete or not at all, and removes those of the file's earlier states."""
+    # The process's own name: two that read one file may write at once.
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}.part")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

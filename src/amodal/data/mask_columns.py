@@ -81,6 +81,8 @@ def _complement(runs: rle.Ints) -> rle.Ints:
 
 def _read_rle(obj: dict[str, Any], size: list[int]) -> bytes:
     counts, own = obj.get("counts"), obj.get("size")
+    # Anything but the usual form goes the slow way, which has a message for each fault. The runs of the usual one are
+    # checked with all others at once.
     if not isinstance(counts, (str, bytes)) or type(own) is not list:
         checked: bytes = rle.check_rle(obj, *size)["counts"]
         return checked
@@ -111,6 +113,7 @@ def _read_outlines(
 
 
 def _check(counts: list[bytes], pixels: rle.Ints, faults: dict[int, str], degenerate: dict[int, int]) -> Masks:
+    # An empty mask of the right size stands for a faulty one, so that all rows can be measured at once.
     for row in faults:
         counts[row] = rle.compress(pixels[row : row + 1])
     buffer = MaskBuffer.pack(counts)

@@ -170,10 +170,12 @@ class InstanceMasks:
             return boxes.new_zeros(0, size, size, dtype=torch.float32)
         used, position = torch.unique(index.cpu(), return_inverse=True)
         masks, left, top = self._region(used.tolist())
+        # Shifted in double precision, before float32 loses digits of large pictures.
         source = self.view.to_source(boxes.detach().double().cpu().numpy()) - np.array([left, top, left, top])
         device = boxes.device
         local = torch.from_numpy(source.astype(np.float32)).to(device)
         cells = frames.crop_masks(torch.from_numpy(masks).to(device), position.to(device), local, size, soft)
+        # Boxes came back with their corners in order, so a flipped picture reads them the wrong way round.
         mirrored = [dim for dim, scale in ((2, self.view.scale[0]), (1, self.view.scale[1])) if scale < 0]
         return cells.flip(mirrored) if mirrored else cells
 

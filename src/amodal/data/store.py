@@ -177,6 +177,7 @@ class AnnotationSet:
         """
         index = np.asarray(columns["image_index"])
         order = np.argsort(index, kind="stable")
+        # Most files are sorted by image already, and taking rows copies every mask.
         if len(order) and (np.diff(order) != 1).any():
             columns = {name: column[order] for name, column in columns.items()}
             amodal, visible = amodal.take(order), visible.take(order)

@@ -89,5 +89,6 @@ def _cut_at(detections: ResultSet) -> float | None:
     if not len(detections):
         return None
     lowest = float(detections.scores.min())
+    # Where an image has all that may count, its lower scores were cut by that and not by a threshold.
     full = np.bincount(detections.image_index).max() >= MAX_DETECTIONS
     return lowest if lowest > _LOW_SCORE and not full else None

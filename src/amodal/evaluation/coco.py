@@ -87,9 +87,11 @@ def pair(images: int, classes: int, gt_keys: Ints, gt_ids: Ints, dt_keys: Ints, 
         scores: float64 [D].
     """
     gt_rows = np.lexsort((gt_ids, gt_keys))
+    # Two stable sorts: by image and class, therein by score, ties as they were given. That is pycocotools' order.
     by_score = np.argsort(-scores, kind="stable")
     dt_rows = by_score[np.argsort(dt_keys[by_score], kind="stable")]
     gt_keys, dt_keys = gt_keys[gt_rows], dt_keys[dt_rows]
+    # Place in its group; keys are sorted, so a search finds where each group begins.
     rank = np.arange(len(dt_keys)) - np.searchsorted(dt_keys, dt_keys, side="left")
     dt_rows, dt_keys = dt_rows[rank < MAX_DETECTIONS], dt_keys[rank < MAX_DETECTIONS]
     common = np.intersect1d(gt_keys, dt_keys)

@@ -45,6 +45,7 @@ def levels(evaluation: Evaluation) -> list[Level]:
     found = []
     for place, (low, high) in enumerate(BINS):
         ignored = evaluation.ignored | (bins != place)
+        # Rates of 0 for all detections: none is ignored for what it says of itself.
         table = coco.Table(
             evaluation.pairing, evaluation.rates, ignored, evaluation.crowd, scores, np.zeros(len(scores))
         )
@@ -59,6 +60,7 @@ def pr_curves(evaluation: Evaluation, ious: tuple[float, ...] = (0.5, 0.75)) -> 
     present = precision[0, 0] > -1
     if not present.any():
         return []
+    # The thresholds are sums of steps, and not equal to 0.75 to the last bit.
     places = [int(np.argmin(np.abs(IOU_THRESHOLDS - iou))) for iou in ious]
     means = [precision[place][:, present].mean(axis=1) for place in places]
     return [Curve(iou, RECALLS.tolist(), mean.tolist()) for iou, mean in zip(ious, means, strict=True)]

@@ -77,6 +77,7 @@ def hidden_iou(gt: tuple[Any, Any], dt: tuple[Any, Any]) -> float:
     """IoU of two hidden parts, each given as (amodal, visible) checked RLE dictionaries; 0 where both are empty."""
     both = coco_mask.merge([gt[0], dt[0]], True)
     seen = coco_mask.merge([gt[1], dt[1]])
+    # Hidden in both: where both have the object, and neither sees it.
     shared = int(coco_mask.area(both)) - int(coco_mask.area(coco_mask.merge([both, seen], True)))
     union = hidden_area(*gt) + hidden_area(*dt) - shared
     return shared / union if union else 0.0
@@ -84,6 +85,7 @@ def hidden_iou(gt: tuple[Any, Any], dt: tuple[Any, Any]) -> float:
 
 def mean_iou(matches: Sequence[Match]) -> float | None:
     """mIoU in percent over all objects, missed ones at 0; None without objects."""
+    # fsum, so that the order of the objects does not show in the last digits.
     return 100.0 * math.fsum(match.iou for match in matches) / len(matches) if matches else None
 
 

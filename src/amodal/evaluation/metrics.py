@@ -167,6 +167,7 @@ class Evaluation:
         keys = [*BY_TRUTH, *BY_BOTH]
         values = {key: curves.ap(place, label=label) for place, key in enumerate(keys, start=1)}
         if not self.has_visible:
+            # These ask what a detection says of its own visibility.
             values.update(dict.fromkeys(BY_BOTH))
         order = ("AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60")
         return {key: values[key] for key in order}

@@ -18,6 +18,7 @@ from amodal.models.norms import FoldedNorm, fold_norms
 LEVELS = ("0", "1", "2", "3")
 """Names of the pyramid levels with strides 4, 8, 16, 32; the RPN's extra level is called ``"pool"`` (stride 64)."""
 
+# From the last to the first, as trainable_layers counts.
 _STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
 _NANO_BLOCKS = {"nano": [1, 1, 1, 1], "nano18": [2, 2, 2, 2]}
 
@@ -54,6 +55,7 @@ class ResNetBody(nn.Module):
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        # What the classifier reads is as wide as the last stage, be its blocks basic ones or bottlenecks.
         width = int(resnet.fc.in_features)
         self.out_channels = [width // 8, width // 4, width // 2, width]
 
@@ -68,6 +70,7 @@ class ResNetBody(nn.Module):
 
     def freeze(self, trainable_layers: int) -> None:
         """Stop training of all but the last ``trainable_layers`` of the five stages (the stem counts as the first)."""
+        # As torchvision counts: the norm of the stem is trained only where everything is.
         trained = _STAGES[:trainable_layers] + (("bn1",) if trainable_layers == len(_STAGES) else ())
         for name, parameter in self.named_parameters():
             if not name.startswith(trained):
@@ -103,6 +106,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         ConfigError: the name is no known ResNet.
     """
     resnet = _resnet(config.name, config.norm)
+    # Before the body takes the parts over: folding puts others in their places.
     fold_norms(resnet)
     body = ResNetBody(resnet)
     if config.weights is not None:

@@ -49,6 +49,7 @@ class BoxHead(BoxSide):
         self.bbox_pred = nn.Linear(config.channels, num_classes * 4)
         weight_x, weight_y, weight_w, weight_h = config.box_weights
         self.coder = BoxCoder((weight_x, weight_y, weight_w, weight_h))
+        # Detectron's initialisation: Caffe2's Xavier fill inside; outputs near zero, so that all classes start alike.
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.cls_score.weight, std=0.01)
@@ -60,6 +61,7 @@ class BoxHead(BoxSide):
         """Boxes float32 [S, 4], image int64 [S] -> logits float32 [S, K + 1], background first, deltas [S, K, 4]."""
         x = self.pooler(features, boxes, batch).flatten(1)
         x = F.relu(self.fc7(F.relu(self.fc6(x))))
+        # Float32 from here on, under autocast, too: box corners in bfloat16 would be whole pixels off.
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(-1, self.num_classes, 4)
 
     def train_step(
@@ -91,6 +93,7 @@ class BoxHead(BoxSide):
         positives = select(sampled, rows)
         chosen = deltas[rows, positives.labels]
         goal = self.coder.encode_single(matched(positives, "boxes"), positives.boxes)
+        # The box of an object whose amodal shape is unknown is that of its visible part: no goal for an amodal box.
         known = matched(positives, "amodal_known")
         loss_box = F.l1_loss(chosen[known], goal[known], reduction="sum")
         decoded = self._decode(chosen.detach(), positives.boxes, positives)
@@ -123,6 +126,7 @@ class BoxHead(BoxSide):
         batch = torch.cat([torch.full((len(p),), i, device=p.device) for i, p in enumerate(proposals)])
         logits, deltas = self(features, boxes, batch)
         scores = logits.softmax(dim=1)[:, 1:]
+        # Only what may become a detection is decoded, not every proposal for every class.
         row, label = torch.nonzero(scores > threshold, as_tuple=True)
         candidates = RoIs(
             boxes=boxes[row], batch=batch[row], labels=label, scores=scores[row, label], image_sizes=sizes,
@@ -167,6 +171,7 @@ class BoxHead(BoxSide):
 
 def rescored(candidates: RoIs, rescore: Rescore) -> Tensor | None:
     """float32 [R], the candidates' new scores, asked for in chunks of :data:`CHUNK`; None: they keep theirs."""
+    # Of no candidates torch.split makes one empty chunk, so a branch is asked in every pass.
     parts = [rescore(select(candidates, rows)) for rows in torch.split(torch.arange(len(candidates)), CHUNK)]
     kept = [part.float() for part in parts if part is not None]
     if len(kept) != len(parts):

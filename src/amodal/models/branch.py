@@ -137,6 +137,7 @@ class Branch(nn.Module, ABC):
             super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Branch:
+        # to(), half() and cuda() all come through here.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self.prior, nn.Module):
             self.prior._apply(fn, recurse)
@@ -174,6 +175,11 @@ class Branch(nn.Module, ABC):
         Empty for a system that has nothing to tell.
         """
         return []
+
+    @property
+    def explains(self) -> bool:
+        """Whether :meth:`explain` has anything to tell; asking one that has not would cost a pass for nothing."""
+        return type(self).explain is not Branch.explain
 
     def meanings(self) -> dict[str, tuple[str, ...]]:
         """Prefix of parameter names of the branch -> settings without which their numbers mean something else.

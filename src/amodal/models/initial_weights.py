@@ -31,6 +31,7 @@ _RENAMES = [
 ]
 _MASK_CONV = re.compile(r"^roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)\.(weight|bias)$")
 _BOX_SIDE = "box_head."
+# Layers whose number of rows hangs on the classes; of other classes they are left as initialised.
 _PER_CLASS = ("box_head.cls_score.", "box_head.bbox_pred.", ".predictor.")
 
 
@@ -63,6 +64,7 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{weights} cannot be downloaded from {entry.url} ({error})") from None
+    # torchvision trained its first COCO weights with batch norms without eps.
     eps = 0.0 if weights.endswith("FPN_Weights.COCO_V1") else 1e-5
     if any(name.startswith("roi_heads.") for name in state):
         return load_torchvision_detector(model, state, categories=entry.meta.get("categories"), eps=eps, owner=weights)
@@ -147,6 +149,7 @@ def _renamed(state: Mapping[str, Tensor], mask_heads: list[str]) -> dict[str, Te
     classifier = "conv1.weight" in state
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
+        # Counters of norms that are frozen here, and the classifier of ImageNet, which no detector has.
         if name.endswith("num_batches_tracked") or (classifier and name.startswith("fc.")):
             continue
         new = f"backbone.body.{name}" if classifier else name
@@ -178,6 +181,7 @@ def _class_specific(name: str, value: Tensor, own: Tensor, rows: list[int] | Non
     by_class = value.reshape(value.shape[0] // values_per_class, values_per_class, *value.shape[1:])
     if rows is not None:
         by_class = by_class[[0, *rows]]
+    # torchvision has boxes and masks of the background class, too, which are never read.
     if "cls_score" not in name:
         by_class = by_class[1:]
     flat = by_class.flatten(0, 1)

@@ -37,6 +37,7 @@ def matched(rois: RoIs, name: str) -> Tensor:
     """[R, ...], a tensor field of :class:`Targets` read at each region's matched object."""
     parts = _matched(rois)
     values = torch.cat([getattr(targets, name)[index] for _, index, targets in parts])
+    # Regions of an image need not stand together; argsort of the permutation brings them back into their order.
     return values[torch.cat([rows for rows, _, _ in parts]).argsort()]
 
 
@@ -50,6 +51,7 @@ def mask_term(logits: Tensor, target: Tensor, keep: Tensor | None = None, weight
         weight: float [R], what each region's cells are multiplied by, without gradient; the mean is still one over
             cells, not over weights (VRSP). None: 1.
     """
+    # A sum over thousands of cells is too much for half precision.
     loss = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
     if weight is not None:
         loss = loss * weight.detach().to(loss)[:, None, None]

@@ -22,6 +22,7 @@ class ClassPredictor(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_classes, channels))
         self.bias = nn.Parameter(torch.zeros(num_classes))
+        # Near zero: every cell of every class starts at one half.
         nn.init.normal_(self.weight, std=0.001)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:

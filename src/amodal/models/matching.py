@@ -45,6 +45,8 @@ def match(boxes: Tensor, targets: Targets, fg_iou: float, bg_iou: float, *, forc
     best, row = iou.max(dim=0)
     positive = best >= fg_iou
     if force:
+        # All that share the highest IoU, as anchors on a grid often do. An object that meets no box has an IoU of 0
+        # with every one, and would otherwise claim them all.
         highest = iou.max(dim=1, keepdim=True).values
         positive = positive | ((iou == highest) & (highest > 0)).any(dim=0)
     negative = (best < bg_iou) & ~positive & ~_in_ignored(boxes, targets)

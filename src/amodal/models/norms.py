@@ -35,6 +35,7 @@ class NormedConv2d(nn.Module):
         self._norm = (norm,)  # in a tuple, so that it is registered once only, under torchvision's name
 
     def forward(self, x: Tensor) -> Tensor:
+        # Anew in each pass, since the weights may be trained; beside the convolution it costs nothing.
         scale, shift = self._norm[0].affine()
         weight = self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
@@ -42,6 +43,7 @@ class NormedConv2d(nn.Module):
 
 def fold_norms(resnet: ResNet) -> None:
     """Replace every convolution that a :class:`FoldedNorm` follows; parameter names stay the same."""
+    # A list, since the loop changes what it walks over.
     for module in list(resnet.modules()):
         children = dict(module.named_children())
         for conv, norm in _PAIRS:

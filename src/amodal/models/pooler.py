@@ -18,6 +18,7 @@ def pyramid_level(boxes: Tensor) -> Tensor:
     """int64 [R], index into :data:`LEVELS` for boxes float32 [R, 4] in pixels (FPN paper, Eq. 1)."""
     extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     size = extent.prod(dim=1).sqrt()
+    # The small number keeps the logarithm of a box without area finite.
     level = torch.floor(_CANONICAL_LEVEL + torch.log2(size / _CANONICAL_SIZE + 1e-6))
     return level.clamp(0, len(LEVELS) - 1).long()
 
@@ -49,9 +50,11 @@ class Pooler(nn.Module):
         order, pooled = [], []
         for index, name in enumerate(LEVELS):
             rows = torch.nonzero(level == index).flatten()
+            # The first level is pooled without boxes, too: no regions must still give a tensor, with shape and graph.
             if len(rows) == 0 and index > 0:
                 continue
             order.append(rows)
             # in single precision: coordinates in bfloat16 would be off by whole cells
             pooled.append(roi_align(features[name].float(), regions[rows], self.size, 0.25 / 2**index, 2, True))
+        # argsort of a permutation is its inverse: back into the order of the boxes.
         return torch.cat(pooled)[torch.cat(order).argsort()].to(features["0"].dtype)

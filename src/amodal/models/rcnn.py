@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
+from amodal.config_io import structure
 from amodal.draws import Draws
 from amodal.errors import DataError
 from amodal.models.backbone import Backbone
 from amodal.models.branch import BoxSide, Branch
 from amodal.models.rpn import RegionProposalNetwork
-from amodal.models.sampling import sample_rois, sought
+from amodal.models.sampling import Sampler, sought
 from amodal.models.transform import Batch, Transform
 from amodal.prediction import Prediction
 from amodal.structures import BranchOutput, LossTerm, RoIs, Targets
@@ -44,8 +46,13 @@ class AmodalRCNN(nn.Module):
     Training: images and targets in, losses by name out. Evaluation: images in, a :class:`~amodal.prediction.Prediction`
     for each out, in the frame of the image as given, whatever the resizing inside.
 
+    Args:
+        sample: chooses the regions that a step trains on: :func:`~amodal.models.sampling.sample_rois` with its numbers.
+
     Attributes:
-        config: settings that the parts were built from.
+        settings: what the parts were built from, plain nested data as in a configuration file. It is kept for whoever
+            saves or shows the model; nothing here reads it.
+        score_threshold: scores of detections are above it.
         class_names: name of each 0-based label.
         category_ids: annotation-file id of each label.
     """
@@ -58,7 +65,9 @@ class AmodalRCNN(nn.Module):
         box_head: BoxSide,
         branch: Branch,
         *,
-        config: ModelConfig,
+        sample: Sampler,
+        settings: dict[str, Any],
+        score_threshold: float,
         class_names: list[str],
         category_ids: list[int],
     ) -> None:
@@ -68,10 +77,17 @@ class AmodalRCNN(nn.Module):
         self.rpn = rpn
         self.box_head = box_head
         self.branch = branch
-        self.config = config
+        self.sample = sample
+        self.settings = settings
+        self.score_threshold = score_threshold
         self.class_names = class_names
         self.category_ids = category_ids
         self._draws = Draws()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings as an object, made anew at every call (it takes 20 ms), so that none is shared."""
+        return structure(ModelConfig, deepcopy(self.settings), "settings of the model")
 
     @property
     def device(self) -> torch.device:
@@ -133,8 +149,9 @@ class AmodalRCNN(nn.Module):
         losses: dict[str, LossTerm]
         goals = [sought(target, self.branch.detects) for target in moved]
         proposals, losses = self.rpn(features, batch.sizes, goals, self._draws)
-        sampled, is_object = sample_rois(proposals, goals, batch.sizes, self.config.box_head, self._draws)
+        sampled, is_object = self.sample(proposals, goals, batch.sizes, self._draws)
         positives, terms = self.box_head.train_step(features, sampled, is_object)
+        # The branch gets the objects as they are: boxes that were sought may be the visible ones.
         positives, sampled = replace(positives, targets=moved), replace(sampled, targets=moved)
         output: BranchOutput = self.branch(features, positives)
         own = self.branch.loss(output, positives, features)
@@ -150,7 +167,7 @@ class AmodalRCNN(nn.Module):
 
         Args:
             images: uint8 [3, H, W], or float in 0..1; sizes may differ.
-            threshold: scores are above it, 0 to 1; None: the settings' ``box_head.score_threshold``.
+            threshold: scores are above it, 0 to 1; None: ``score_threshold``.
         """
         found: dict[int, Prediction] = {}
         for regions in self.regions(images, threshold):
@@ -177,16 +194,19 @@ class AmodalRCNN(nn.Module):
         if output.visible_logits is not None:
             fields["visible_probs"] = output.visible_logits.float().sigmoid()
         rows = [part.cpu() for part in rois.per_image()]
+        # One transfer a field for the whole batch; after it nothing waits for the device.
         on_cpu = {name: value.detach().cpu() for name, value in fields.items()}
         predictions = []
         for part, (height, width), (original_height, original_width) in zip(
             rows, batch.sizes, batch.originals, strict=True
         ):
+            # A branch's factor may have changed the order.
             order = part[on_cpu["scores"][part].argsort(descending=True, stable=True)]
             chosen = {name: value[order] for name, value in on_cpu.items()}
             scale = torch.tensor([original_width / width, original_height / height]).repeat(2)
             limit = torch.tensor([original_width, original_height], dtype=torch.float32).repeat(2)
             for name in ("boxes", "frames"):
+                # Sides were rounded when the image was resized, so what lay on its border may land beside it.
                 chosen[name] = torch.minimum((chosen[name] * scale).clamp(min=0), limit)
             predictions.append(
                 Prediction(

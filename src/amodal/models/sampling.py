@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from amodal.config import BoxHeadConfig
 from amodal.draws import Draws, Purpose, choose_balanced
 from amodal.models.matching import match
 from amodal.structures import RoIs, Targets
 
+Sampler = Callable[[list[Tensor], list[Targets], list[tuple[int, int]], Draws], tuple[RoIs, Tensor]]
+"""(proposals, targets, sizes, draws) -> what :func:`sample_rois` returns."""
+
 
 def sample_rois(
-    proposals: list[Tensor], targets: list[Targets], sizes: list[tuple[int, int]], config: BoxHeadConfig, draws: Draws
+    proposals: list[Tensor],
+    targets: list[Targets],
+    sizes: list[tuple[int, int]],
+    draws: Draws,
+    *,
+    fg_iou: float,
+    batch_per_image: int,
+    positive_fraction: float,
 ) -> tuple[RoIs, Tensor]:
     """Choose the regions that one step trains on.
 
@@ -23,8 +33,10 @@ def sample_rois(
         proposals: float32 [P, 4] an image, xyxy pixels; the objects' own boxes are appended here, crowds left out.
         targets: ground truth of each image.
         sizes: (height, width) of each image without padding.
-        config: how many, which share of positives, which IoU.
         draws: chooses.
+        fg_iou: a proposal is positive from this IoU with an object on, background below it.
+        batch_per_image: most regions of an image.
+        positive_fraction: largest share of positives among them.
 
     Returns:
         The sampled regions, image by image, positives first; labels and gt_index are -1 for background. And bool [S],
@@ -32,13 +44,15 @@ def sample_rois(
     """
     boxes, batch, index, positive = [], [], [], []
     for image, (found, target) in enumerate(zip(proposals, targets, strict=True)):
+        # The first proposals of a training hit hardly anything; the objects' own boxes are there from the start.
         candidates = torch.cat([found, target.boxes[~target.ignore]])
-        matches = match(candidates, target, config.fg_iou, config.fg_iou)
+        # One bound for both: what is no object is background, nothing lies between.
+        matches = match(candidates, target, fg_iou, fg_iou)
         chosen, background = choose_balanced(
             matches.positive,
             matches.negative,
-            config.batch_per_image,
-            config.positive_fraction,
+            batch_per_image,
+            positive_fraction,
             draws.stream(target.image_id, Purpose.PROPOSALS),
         )
         rows = torch.cat([chosen, background])
@@ -73,6 +87,7 @@ def sought(targets: Targets, detects: Literal["amodal", "visible"]) -> Targets:
         return targets
     boxes = targets.visible_boxes
     hidden = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    # Of a visible box that is sought nothing is unknown.
     known = torch.ones_like(targets.amodal_known)
     return replace(targets, boxes=boxes, amodal_known=known, ignore=targets.ignore | hidden)
 

@@ -25,6 +25,7 @@ def per_image(rois: RoIs, purpose: Purpose, draw: Callable[[np.random.Generator,
         for part, targets in zip(rows, rois.targets or [], strict=True)
     ]
     drawn = torch.cat(parts).to(rois.boxes)
+    # Drawn image by image, in the order of the regions of each; here each number goes to its region.
     return torch.empty_like(drawn).index_copy(0, torch.cat(rows), drawn)
 
 
@@ -43,6 +44,7 @@ def dropout(x: Tensor, share: float, rois: RoIs, layer: int) -> Tensor:
         return x
     kept = torch.empty(x.shape, dtype=torch.bool, device=x.device)
     for rows, targets in zip(rois.per_image(), rois.targets, strict=True):
+        # A generator of the device's own: numbers drawn on the CPU would have to travel in every layer.
         seed = int(rois.draws.stream(targets.image_id, Purpose.DROPOUT, layer).integers(2**63 - 1))
         generator = torch.Generator(x.device).manual_seed(seed)
         kept[rows] = torch.rand((len(rows), *x.shape[1:]), generator=generator, device=x.device) >= share

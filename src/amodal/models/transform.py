@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amodal.config import TransformConfig
 from amodal.draws import Draws, Purpose
 from amodal.errors import DataError
 from amodal.structures import Targets
@@ -32,16 +32,33 @@ class Batch:
 
 
 class Transform(nn.Module):
-    """Resizes bilinearly (shorter side to ``min_size``, longer side at most ``max_size``), normalises and pads."""
+    """Resizes bilinearly, normalises and pads.
+
+    Args:
+        min_size: pixels; the shorter side in training, drawn from these for each image.
+        max_size: pixels; the longer side in training is at most this.
+        test_min_size, test_max_size: the same in test.
+        mean, std: of R, G and B, in 0..1.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: TransformConfig) -> None:
+    def __init__(
+        self,
+        *,
+        min_size: Sequence[int],
+        max_size: int,
+        test_min_size: int,
+        test_max_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+        self.min_size, self.max_size = tuple(min_size), max_size
+        self.test_min_size, self.test_max_size = test_min_size, test_max_size
+        self.register_buffer("mean", torch.tensor(list(mean))[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(list(std))[:, None, None], persistent=False)
 
     def forward(self, images: list[Tensor], targets: list[Targets], draws: Draws) -> tuple[Batch, list[Targets]]:
         """One training batch, padded to its largest image; targets follow their images.
@@ -58,8 +75,8 @@ class Transform(nn.Module):
         for index, (image, target) in enumerate(zip(images, targets, strict=True)):
             check_image(image, index)
             stream = draws.stream(target.image_id, Purpose.SIZE)
-            side = self.config.min_size[int(stream.integers(len(self.config.min_size)))]
-            size = _new_size(image, side, self.config.max_size)
+            side = self.min_size[int(stream.integers(len(self.min_size)))]
+            size = _new_size(image, side, self.max_size)
             resized.append(self._resize(image, size))
             scale_x, scale_y = size[1] / image.shape[2], size[0] / image.shape[1]
             moved.append(target.to(self.mean.device).rescale(scale_x, scale_y))
@@ -78,12 +95,13 @@ class Transform(nn.Module):
         resized = []
         for index, image in enumerate(images):
             check_image(image, index)
-            size = _new_size(image, self.config.test_min_size, self.config.test_max_size)
+            size = _new_size(image, self.test_min_size, self.test_max_size)
             resized.append(self._resize(image, size))
             groups.setdefault((_padded(size[0]), _padded(size[1])), []).append(index)
         return [(group, _pad([resized[i] for i in group], [images[i] for i in group])) for group in groups.values()]
 
     def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        # A copy, since what follows works in place and the picture is the caller's.
         values = image.to(self.mean.device, non_blocking=True).to(torch.float32, copy=True)
         unit = 255.0 if image.dtype == torch.uint8 else 1.0
         values.sub_(self.mean * unit).div_(self.std * unit)
@@ -108,6 +126,7 @@ def check_image(image: Tensor, index: int) -> None:
     if not image.is_floating_point():
         raise DataError(f"image {index} of the batch is {image.dtype}, must be uint8 or float")
     low, high = (float(value) for value in torch.aminmax(image))
+    # A little beyond is what resizing may leave. Asked for what is right, since NaN compares as false.
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise DataError(f"image {index} of the batch has float values from {low:g} to {high:g}, must be 0 to 1")
 
@@ -115,6 +134,7 @@ def check_image(image: Tensor, index: int) -> None:
 def _new_size(image: Tensor, shortest: int, longest: int) -> tuple[int, int]:
     height, width = image.shape[1:]
     scale = min(shortest / min(height, width), longest / max(height, width))
+    # The short side of a strip may round to nothing.
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 

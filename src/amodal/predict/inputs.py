@@ -58,6 +58,7 @@ def gather(inputs: Sequence[Path], out: Path, overlays: bool) -> Inputs:
     drawn = os.path.realpath(out / OVERLAYS)
     if overlays:
         for path in paths:
+            # Its picture would be drawn over it.
             if os.path.realpath(path.parent) == drawn:
                 reason = f"lies where the pictures of --out {out} are drawn; choose another --out, or --no-overlays"
                 raise DataError(reason, file=path)

@@ -119,6 +119,7 @@ def run(
     with tqdm(total=len(items), initial=len(done), desc="predict", unit="image", disable=not team.is_main) as bar:
         shard = _Shard(model, out, threshold, batch, overlay_size, flush_seconds, team.rank, number)
         for written in shard.work(pending[team.rank :: team.size]):
+            # The main process alone has a bar, and takes the others to be as fast as itself.
             bar.update(min(written * team.size, len(items) - bar.n))
     team.wait()
     if not team.is_main:
@@ -136,6 +137,7 @@ def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], ove
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
+        # As bytes, since NumPy knows no bfloat16.
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     listed = [(item.image_id, item.file_name, item.overlay) for item in items]
     digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size]).encode())
@@ -149,6 +151,7 @@ def _prepare(parts: Path, fingerprint: str) -> None:
         return
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
+    # Last: parts without a mark are nobody's, and are removed.
     mark.write_text(fingerprint)
 
 
@@ -269,6 +272,7 @@ class _Shard:
 
 def _read_ahead(items: Sequence[Item], ahead: int) -> Iterator[_Read]:
     """Decoded pictures in order; threads decode the next ones while the network works."""
+    # Two hide the decoding behind the network, and hold few pictures in memory.
     with ThreadPoolExecutor(max_workers=2) as pool:
         waiting: deque[Future[_Read]] = deque()
         for item in items:

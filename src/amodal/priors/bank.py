@@ -145,6 +145,7 @@ class Bank:
             K priors an object, ascending in distance, ties by slot. Where fewer than ``k`` slots may be used, or the
             class is absent, the rest is slot 0 at infinite distance with deltas 0 and an empty amodal mask.
         """
+        # By class, so that the search is one product a class.
         order = labels.argsort(stable=True)
         classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
         present = self.present[classes].tolist()
@@ -184,6 +185,7 @@ class Bank:
         self.present[label] = True
         for name in ("visible", "amodal", "own"):
             getattr(self, name)[label] = pack(getattr(objects, name))
+        # In double precision: a small object far from the origin would lose the digits of its relative box.
         boxes, seen = objects.boxes.double(), objects.visible_boxes.double()
         side = boxes[:, 2:] - boxes[:, :2]
         self.deltas[label] = box_deltas(objects.visible_boxes, objects.boxes)
@@ -239,6 +241,7 @@ def pack(masks: Tensor) -> Tensor:
 
 def unpack(packed: Tensor) -> Tensor:
     """uint8 [..., 98] -> float32 [..., 28, 28], 0 or 1, on the same device."""
+    # A table of all bytes: one look-up instead of eight shifts.
     byte = torch.arange(256, device=packed.device)
     table = (byte[:, None] >> torch.arange(7, -1, -1, device=packed.device)).bitwise_and(1).float()
     return embedding(packed.int(), table).reshape(*packed.shape[:-1], GRID, GRID)

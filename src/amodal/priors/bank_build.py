@@ -44,6 +44,7 @@ def choose_slots(
     counts = torch.bincount(instances.labels, minlength=num_classes).tolist()
     classes = list(enumerate(torch.split(order, counts)))
     for label, rows in tqdm(classes, desc="bank", unit="class", leave=False, disable=None if progress else True):
+        # Each class draws for itself: one class more or less in the file changes nothing in the others.
         own_seed = int(np.random.SeedSequence([seed, label]).generate_state(1)[0])
         if len(rows) > slots:
             members = instances.take(rows)

@@ -69,5 +69,6 @@ def expand_boxes(deltas: Tensor, boxes: Tensor, sizes: Tensor | None = None) -> 
     expanded = boxes + torch.cat([centre - grown, centre + grown], dim=-1)
     if sizes is None:
         return expanded
+    # Sizes are (height, width), corners (x, y).
     limit = sizes.flip(-1).to(expanded)
     return expanded.clamp(min=0).minimum(torch.cat([limit, limit], dim=-1))

@@ -101,6 +101,7 @@ def _true_masks(annotations: AnnotationSet, rows: list[int], device: torch.devic
         for row, box in zip(rows, boxes, strict=True)
     ]
     visible = torch.cat(masks)
+    # A wholly hidden object has no visible box; it asks from where the whole is.
     seen = torch.where((seen[:, 2:] > seen[:, :2]).all(dim=1, keepdim=True), seen, boxes)
     return {"frame": boxes.to(device), "visible": visible.to(device), "visible_box": seen.to(device)}
 

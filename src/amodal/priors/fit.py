@@ -79,7 +79,7 @@ def fit_prior(
     bank = Bank.build(
         instances.take(report.banked),
         len(annotations.class_names),
-        partial(encode, encoder, config),
+        partial(encode, encoder, config.key_aspect),
         config.slots,
         key_frame=config.key_frame,
         rotate=config.rotate,
@@ -107,7 +107,7 @@ def key_masks(instances: PriorInstances, config: PriorConfig) -> Tensor:
 def key_codes(instances: PriorInstances, encoder: MaskEncoder, config: PriorConfig) -> Tensor:
     """float32 [N, D], E's codes of the objects as the bank would hold them."""
     sizes = instances.visible_boxes[:, 2:] - instances.visible_boxes[:, :2]
-    return encode(encoder, config, key_masks(instances, config), sizes)
+    return encode(encoder, config.key_aspect, key_masks(instances, config), sizes)
 
 
 def nearest_neighbours(codes: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:

@@ -44,6 +44,7 @@ def collect(annotations: AnnotationSet, *, progress: bool = False) -> tuple[Prio
         annotation_ids=torch.from_numpy(annotations.annotation_ids[rows]).long(),
         image_ids=torch.from_numpy(annotations.image_ids[images]).long(),
     )
+    # A thin part may fall between the cells of the grid.
     seen = torch.stack([mask.flatten(1).any(dim=1) for mask in (amodal, visible, own)]).all(dim=0)
     reasons[rows[~seen.numpy()]] = "nothing visible"
     names, counts = np.unique(reasons[reasons != ""], return_counts=True)

@@ -46,6 +46,7 @@ def nearest(
     for first in range(0, len(codes), rows):
         part = slice(first, first + rows)
         near = _gather(keys, source, owner[part], candidates[part])
+        # Summed in double precision, so that equal distances tie whatever the order of the sum.
         exact = near.sub_(codes[part, None]).square_().sum(dim=2, dtype=torch.float64).sqrt().float()
         if blocked is not None:
             exact = exact.masked_fill(barred[part], torch.inf)
@@ -85,6 +86,7 @@ def _slack(codes: Tensor, groups: Sequence[int], norms: Sequence[Tensor]) -> Ten
 
 def _candidates(rough: Tensor, slack: Tensor, k: int) -> Tensor:
     """int64 [R, M], ascending positions, M >= k: every key that can be among the ``k`` nearest of its row."""
+    # Twice, since the k-th and a candidate may be off in opposite directions.
     limit = rough.topk(k, dim=1, largest=False).values[:, -1:] + 2 * slack
     wanted = (rough <= limit) & rough.isfinite()
     count = max(k, int(wanted.sum(dim=1).max()))

@@ -28,7 +28,8 @@ class Prior(nn.Module):
     gradient and in float32, under autocast too.
 
     Attributes:
-        config: how it was fitted; ``key_frame``, ``key_aspect`` and ``flow`` are read at every question.
+        config: the record of how it was fitted, for files and messages; no answer is computed from it.
+        key_frame, key_aspect: what of it makes the keys.
         class_names: name of each 0-based label.
         category_ids: annotation-file id of each label.
         encoder: E.
@@ -56,6 +57,7 @@ class Prior(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.key_frame, self.key_aspect = config.key_frame, config.key_aspect
         self.class_names = list(class_names)
         self.category_ids = [int(value) for value in category_ids]
         self.rerank_weight = float(rerank_weight)
@@ -104,6 +106,7 @@ class Prior(nn.Module):
             exclude_annotations: int64 [R], annotation id whose slots are left out for this object.
             exclude_images: int64 [R], image id whose slots are left out for this object.
         """
+        # Codes in half precision would order near slots by their rounding.
         with torch.autocast(masks.device.type, enabled=False):
             codes = self.query_codes(masks.detach().float(), boxes.detach().float())
             return self.bank.search(
@@ -118,14 +121,14 @@ class Prior(nn.Module):
     def keys(self, label: int) -> Tensor:
         """float32 [K_s, D], codes of the slots of a class; made by E at the first question and kept."""
         if label not in self._keys:
-            self._keys[label] = self.encode(*self.bank.key_inputs(label, self.config.key_frame))
+            self._keys[label] = self.encode(*self.bank.key_inputs(label, self.key_frame))
         return self._keys[label]
 
     @torch.no_grad()
     def query_codes(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """float32 [R, D], the keys that visible masks [R, 28, 28] in the frames ``boxes`` are looked up with."""
         own = tight_boxes(masks, boxes)
-        if self.config.key_frame == "visible":
+        if self.key_frame == "visible":
             masks = resample(masks, boxes, own, GRID)
         return self.encode(masks >= 0.5, own[:, 2:] - own[:, :2])
 
@@ -138,9 +141,9 @@ class Prior(nn.Module):
             sizes: float32 [N, 2], width and height of their visible boxes in pixels.
 
         Returns:
-            float32 [N, D], D = ``config.encoder``, one more with ``config.key_aspect``.
+            float32 [N, D], D = ``config.encoder``, one more with ``key_aspect``.
         """
-        return encode(self.encoder, self.config, masks, sizes)
+        return encode(self.encoder, self.key_aspect, masks, sizes)
 
     @torch.no_grad()
     def solve(self, visible: Tensor, amodal: Tensor, *, halved: bool = True) -> Tensor:
@@ -158,6 +161,7 @@ class Prior(nn.Module):
         from amodal.priors.flow import halve, nearest_flow
 
         with true_float32(visible.device.type):
+            # S^f was fitted to hard masks.
             seen = (visible.detach() >= 0.5).float()
             flow = nearest_flow(seen, amodal.float()) if self.flow is None else self.flow(seen, amodal.float())
             return halve(flow) if halved else flow
@@ -179,10 +183,10 @@ class Prior(nn.Module):
 
 
 @torch.no_grad()
-def encode(encoder: MaskEncoder, config: PriorConfig, masks: Tensor, sizes: Tensor) -> Tensor:
+def encode(encoder: MaskEncoder, key_aspect: float, masks: Tensor, sizes: Tensor) -> Tensor:
     """Keys of visible masks; see :meth:`Prior.encode`."""
     codes: Tensor = encoder(masks.float())
-    if not config.key_aspect:
+    if not key_aspect:
         return codes
     width, height = sizes.clamp(min=1e-3).unbind(1)
-    return torch.cat([codes, config.key_aspect * (width / height).log()[:, None]], dim=1)
+    return torch.cat([codes, key_aspect * (width / height).log()[:, None]], dim=1)

@@ -47,6 +47,7 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
     }
     write_text(folder / SETTINGS, dump_yaml(data))
     _write(prior.encoder, folder / ENCODER)
+    # Of an earlier prior here; this one may have none.
     (folder / FLOW).unlink(missing_ok=True)
     if prior.flow is not None:
         _write(prior.flow, folder / FLOW)

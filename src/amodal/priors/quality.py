@@ -183,7 +183,7 @@ def _consistent(prior: Prior, judged: Judged) -> Retrieved:
 
 
 def _search(prior: Prior, judged: Judged, masks: Tensor, boxes: Tensor, k: int) -> Retrieved:
-    if prior.config.key_frame == "visible":
+    if prior.key_frame == "visible":
         # Cut from the picture, as the keys were, and not from a coarser frame.
         masks, boxes = judged.objects.own, judged.objects.visible_boxes
     images = judged.objects.image_ids if judged.exclude else None

@@ -84,5 +84,6 @@ def _box_ious(annotations: AnnotationSet, asked: PriorInstances, search: Search,
 def _smallest_good(ious: Tensor) -> float:
     """The smallest weight within one standard error of the best; ``ious`` is float64 [weights, objects]."""
     behind = ious[ious.mean(dim=1).argmax()] - ious
+    # Paired: both weights are judged on the same objects, whose own difficulty falls out of the difference.
     error = behind.std(dim=1, correction=0) / ious.shape[1] ** 0.5
     return WEIGHTS[int((behind.mean(dim=1) <= error).nonzero()[0])]

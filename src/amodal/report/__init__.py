@@ -113,6 +113,7 @@ def _head(title: str, metrics: Mapping[str, Any], facts: Mapping[str, str]) -> s
 def _scenes(evaluation: Evaluation, painter: Painter) -> str:
     truth = evaluation.annotations
     filled = np.flatnonzero(np.diff(truth.first) > 0)
+    # Rounding may meet an image twice.
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(SCENES, len(filled))).round().astype(int))]
     body = "".join(_scene(painter, truth.file_names[index], index) for index in chosen.tolist())
     note = (

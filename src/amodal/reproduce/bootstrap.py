@@ -56,6 +56,7 @@ def compare(pairs: Sequence[tuple[PerImage, PerImage]], metric: str, draws: int,
         None where a side has no object that counts.
     """
     images = pairs[0][0].images
+    # One draw of images for both sides and every seed: that is what pairs them.
     weights = draw(images, draws, seed)
     whole = np.ones((1, images), np.int64)
     means, spread = [], []
@@ -65,9 +66,11 @@ def compare(pairs: Sequence[tuple[PerImage, PerImage]], metric: str, draws: int,
     if np.isnan(means).any():
         return None
     pooled = np.mean(spread, axis=0)
+    # A draw may hold no object that counts.
     pooled = pooled[~np.isnan(pooled)]
     low, high = np.percentile(pooled, [2.5, 97.5])
     sides = min(np.mean(pooled <= 0), np.mean(pooled >= 0))
+    # No number of draws tells less than one of them.
     p = max(min(1.0, 2 * float(sides)), 1 / draws)
     return Difference(float(np.mean(means)), float(low), float(high), p, len(pairs))
 

@@ -80,9 +80,11 @@ def _hull(mask: Rle) -> Rle:
     y, x = np.nonzero(rle.decode(mask))
     if not len(x):
         return mask
+    # Corners of the pixels: a hull of their centres would lose half a pixel all around.
     corners = np.concatenate([np.stack([x + dx, y + dy], 1) for dx in (0, 1) for dy in (0, 1)])
     outline = corners[ConvexHull(corners).vertices].astype(float).ravel().tolist()
     drawn = coco_mask.frPyObjects([outline], *mask["size"])
+    # Drawing rounds, and a hull holds its mask.
     return dict(coco_mask.merge([*drawn, mask]))
 
 

@@ -40,6 +40,7 @@ def rewrite(page: Path, writers: Mapping[str, Writer]) -> int:
 
     def fill(found: re.Match[str]) -> str:
         nonlocal filled
+        # Another block begins inside, so the end that was found is that one's.
         if "<!-- " in found["text"]:
             raise DataError(f"the block '{found['kind']}:{found['words']}' has no <!-- end -->", file=page)
         text = writers[found["kind"]](found["words"].split()) if found["kind"] in writers else None

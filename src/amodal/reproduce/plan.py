@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from amodal.config import TrainConfig
 from amodal.config_io import flatten, read_yaml
 from amodal.errors import ConfigError, nearest
 from amodal.files import shipped_files
@@ -29,6 +31,7 @@ from amodal.systems import SYSTEMS
 _KEYS = ("title", "base", "settings", "init", "budget", "data", "seeds", "tune", "rows", "vary", "columns", "compare",
          "pictures")  # fmt: skip
 _ROW_KEYS = ("title", "seeds", "run", "system")
+_SECTIONS = tuple(field.name for field in fields(TrainConfig))
 # Decided by the experiment or by the runner, never by a row.
 _TAKEN = {
     "seed": "seeds", "out": "--out", "prior": "prior_fit", "data.train": "data", "data.train_images": "data",
@@ -75,6 +78,8 @@ class _Reader:
         rows = tuple(self.row(str(name), value) for name, value in self.mapping("rows", data.get("rows")).items())
         if not rows:
             raise self.fail("rows is missing; it names what is compared")
+        for row in rows:
+            self.check_row(row)
         known = {row.name: row for row in rows}
         base = data.get("base")
         return Experiment(
@@ -145,6 +150,9 @@ class _Reader:
         key = f"rows.{name}"
         given = dict(self.mapping(key, value))
         title, seeds, run, system = (given.pop(word, None) for word in _ROW_KEYS)
+        for word in given:
+            if (section := str(word).split(".")[0]) not in _SECTIONS:
+                raise self.fail(f"{key}: unknown key {section!r}{nearest(section, [*_ROW_KEYS, *_SECTIONS])}")
         flat = self.settings(key, given)
         if system is not None:
             flat = {"model.system": self.text(f"{key}.system", system), **flat}
@@ -161,6 +169,12 @@ class _Reader:
             seeds=None if seeds is None else self.seeds(f"{key}.seeds", seeds),
             run=None if run is None else self.text(f"{key}.run", run),
         )
+
+    def check_row(self, row: Row) -> None:
+        """A row that says nothing is one of a system; with the name misspelt it would train the base's instead."""
+        if not row.settings and row.run is None and row.title == row.name:
+            rule = "is no system, and a row that trains the base as it is needs a title"
+            raise self.fail(f"rows.{row.name}: {row.name!r} {rule}{nearest(row.name, list(SYSTEMS))}")
 
     def trunk(self, value: Any, rows: Mapping[str, Row]) -> Trunk | None:
         if value == "full":

@@ -30,6 +30,9 @@ from amodal.reproduce.machine import commit
 GRACE_S = 20.0
 """Seconds that stopped steps have to end."""
 
+LOCKS = "locks"
+"""Folder of the lock files, below ``out``."""
+
 _POLL_S = 0.1
 _PROGRAM = ("-m", "amodal")
 
@@ -62,6 +65,10 @@ class Outcome:
     failed: list[tuple[Step, Path]] = field(default_factory=list)
     stopped: bool = False
 
+    def __add__(self, later: Outcome) -> Outcome:
+        """Both, in their order."""
+        return Outcome([*self.failed, *later.failed], self.stopped or later.stopped)
+
 
 @dataclass
 class _Running:
@@ -90,8 +97,9 @@ class Runner:
             raise ConfigError(f"--jobs is {jobs}, must be 1 or more")
         if limit_s is not None and limit_s <= GRACE_S:
             raise ConfigError(f"--limit-s is {limit_s:g}, must be more than the {GRACE_S:g} s that steps have to end")
-        self.logs, self.locks = out / "logs", out / "locks"
+        self.logs, self.locks = out / "logs", out / LOCKS
         self.jobs, self.devices = jobs, list(devices) or ["auto"]
+        # Steps are asked to end early enough to be gone in time.
         self.end = None if limit_s is None else time.monotonic() + limit_s - GRACE_S
         self._signal = 0
         self._running: list[_Running] = []
@@ -101,7 +109,7 @@ class Runner:
 
         Args:
             steps: unique keys; what one needs is among them, or done.
-            done: called after each step that ended well here.
+            done: called after each step that ended well, here or, meanwhile, by another runner.
 
         Raises:
             KeyboardInterrupt: SIGINT or SIGTERM came; the running steps were ended.
@@ -116,7 +124,7 @@ class Runner:
                         outcome.stopped = True
                         break
                     self._finish(outcome, waiting, bar, done)
-                    self._start(waiting, bar)
+                    self._start(waiting, bar, done)
                     time.sleep(_POLL_S if waiting or self._running else 0)
             finally:
                 self._stop()
@@ -127,7 +135,7 @@ class Runner:
     def _over(self) -> bool:
         return bool(self._signal) or (self.end is not None and time.monotonic() > self.end)
 
-    def _start(self, waiting: list[Step], bar: Any) -> None:
+    def _start(self, waiting: list[Step], bar: Any, done: Callable[[Step], None]) -> None:
         """Starts what is ready and not locked by another runner, as long as there is room."""
         unfinished = {step.key for step in waiting} | {running.step.key for running in self._running}
         for step in list(waiting):
@@ -141,6 +149,7 @@ class Runner:
             waiting.remove(step)
             if step.mark.exists():  # Another runner did it meanwhile.
                 lock.close()
+                done(step)
                 bar.update()
                 continue
             self._running.append(self._launch(step, lock))
@@ -155,6 +164,7 @@ class Runner:
         with (self.logs / f"{step.key}.log").open("ab") as log:
             log.write(f"# {commit()} on {device}: {shlex.join(step.words)}\n".encode())
             log.flush()
+            # A group of its own: all that a step starts can be ended with it, and Ctrl-C reaches this process alone.
             process = subprocess.Popen(
                 words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_environment(device),
                 start_new_session=True, pass_fds=(lock.fileno(),),
@@ -227,6 +237,15 @@ def _claim(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
+
+
+@contextlib.contextmanager
+def wait_for(path: Path) -> Iterator[None]:
+    """Holds a lock file for the block, after whoever has it now."""
+    while (lock := _claim(path)) is None:
+        time.sleep(_POLL_S)
+    with lock:
+        yield
 
 
 def _environment(device: str) -> dict[str, str]:

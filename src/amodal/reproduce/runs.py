@@ -57,7 +57,7 @@ class Plan:
     Args:
         experiment: the file.
         train: digest of the training annotations.
-        settings: dotted key -> value, over every row and the trunk, as on the command line.
+        settings: dotted key -> value, over every row and the trunk but not over points, as on the command line.
         base: training configuration instead of the experiment's.
 
     Raises:
@@ -83,7 +83,7 @@ class Plan:
         Args:
             row: of the experiment, one that is trained.
             seed: of the run.
-            point: dotted key -> value, over the row's settings: of a grid or a figure.
+            point: dotted key -> value, over all others: of a grid or a figure.
             label: what the point is called.
 
         Raises:
@@ -91,7 +91,7 @@ class Plan:
         """
         trunk = self.experiment.trunk
         frozen = {} if trunk is None else {"freeze": list(trunk.freeze)}
-        config = self._configure(f"rows.{row.name}", seed, frozen, row.settings, point or {})
+        config = self._configure(f"rows.{row.name}", seed, frozen, row.settings, point=point)
         start = None
         if trunk is not None:
             start = self._trunk(seed if trunk.seed is None else trunk.seed)
@@ -105,15 +105,20 @@ class Plan:
         what = What.of(config, self.train, self._weights)
         return Run(what, config, "trunk", "trunk", seed, init=self._init)
 
-    def _configure(self, where: str, seed: int, *layers: Mapping[str, Any]) -> TrainConfig:
+    def _configure(
+        self, where: str, seed: int, *layers: Mapping[str, Any], point: Mapping[str, Any] | None = None
+    ) -> TrainConfig:
         source = f"{self.experiment.path}: {where}"
+        # The point last: a grid whose points all have the command line's value would compare a run with itself.
+        layers = (self.experiment.settings, *layers, {**self.settings, "seed": seed}, point or {})
         try:
-            nested = [nest(layer) for layer in (self.experiment.settings, *layers, {**self.settings, "seed": seed})]
+            nested = [nest(layer) for layer in layers]
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
         data = self._base
         for layer in nested:
             data = merge(data, layer)  # Another system does not inherit the settings of one.
+        # A copy: the parser changes lists where they are, and the base serves every row.
         return structure(TrainConfig, deepcopy(data), source)
 
 

@@ -148,6 +148,7 @@ def _interval(
     if column not in METRICS:
         return None
     sides = [(entry.results(digest)[seed]["per_image"], base.results(digest)[seed]["per_image"]) for seed in seeds]
+    # Runs of earlier releases.
     if any(ours is None or theirs is None for ours, theirs in sides):
         return "not available"
     found = bootstrap([(PerImage.unpack(ours), PerImage.unpack(theirs)) for ours, theirs in sides], column, draws)

@@ -98,17 +98,20 @@ def train_step(
     totals: dict[str, Tensor] = {}
     for number, (images, targets) in enumerate(batches):
         last = number == len(batches) - 1
+        # Gradients travel once, with the last micro-batch.
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             terms: dict[str, LossTerm] = model(images, targets, terms=True)
             if counts is None:
                 counts = _reduce(accelerator, {name: term.count for name, term in terms.items()})
             scaled = [term.total * (accelerator.num_processes / counts[name]) for name, term in terms.items()]
+            # One pass for all terms, since they may share a graph.
             accelerator.backward(torch.stack(scaled).sum())
         for name, term in terms.items():
             totals[name] = totals.get(name, 0.0) + term.total.detach().float()
     assert counts is not None
     sums = _reduce(accelerator, totals, floor=None)
     losses = {name: float(sums[name] / counts[name]) for name in totals}
+    # An infinite limit clips nothing, and the norm is still told.
     norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if clip_norm is None else clip_norm)
     result = StepResult(losses, float(norm) if norm is not None else 0.0)
     # A gradient scaler meets infinities on purpose and skips the step itself; a loss must be finite in any case.
@@ -120,6 +123,8 @@ def train_step(
 
 
 def _count_all(accelerator: Accelerator, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    # Without DDP, which would wait for a backward pass. Draws are functions of (seed, step, image), so the second pass
+    # counts the same.
     bare = accelerator.unwrap_model(model)
     counts: dict[str, Tensor] = {}
     with torch.no_grad(), accelerator.autocast():
@@ -134,11 +139,13 @@ def _reduce(accelerator: Accelerator, values: dict[str, Tensor], floor: float | 
     stacked = torch.stack([value.detach().float() for value in values.values()])
     summed: Tensor = accelerator.reduce(stacked, reduction="sum")
     if floor is not None:
+        # Nothing counted in the whole batch is a loss of 0 / 1, not of 0 / 0.
         summed = summed.clamp(min=floor)
     return dict(zip(values, summed, strict=True))
 
 
 def _finite(value: float) -> bool:
+    # NaN and infinities minus themselves are NaN.
     return value - value == 0.0
 
 

@@ -32,6 +32,7 @@ class DataOrder:
         """The image number at a position of the stream."""
         number, offset = divmod(position, self.size)
         if number not in self._passes:
+            # A batch may span two passes, so two orders are kept.
             self._passes = {key: value for key, value in self._passes.items() if key >= number - 1}
             generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, number])))
             self._passes[number] = generator.permutation(self.size)

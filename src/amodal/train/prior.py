@@ -72,6 +72,7 @@ def _is_there(folder: Path, maker: PriorMaker, settings: FitConfig, digest: str)
         return False
     try:
         fitted, data = maker.read_settings(folder)
+    # A damaged one is fitted anew.
     except AmodalError:
         return False
     return fitted == settings and data == digest

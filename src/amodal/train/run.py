@@ -84,6 +84,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     out = Path(config.out)
     last = out / "last"
     if accelerator.is_main_process:
+        # A kill may have come while last/ was replaced; put right before any process looks.
         recover(last)
     accelerator.wait_for_everyone()
     resuming = _resumes(last, resume)
@@ -101,6 +102,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     optimizer = make_optimizer(model, config.optim)
     model.to(accelerator.device)
     if resuming:
+        # Before the engine wraps the two: names in the files are those of the bare model.
         restore(last, model, optimizer)
     prepared, engine = accelerator.prepare(model, optimizer)
     if accelerator.scaler is not None and state.scaler:
@@ -123,6 +125,7 @@ def _loop(run: _Run, signals: Signals) -> None:
     config, accelerator, start = run.config, run.accelerator, run.state.step
     if accelerator.is_main_process:
         log, evals = CsvLog(run.out / "log.csv", start), CsvLog(run.out / "eval.csv", start)
+    # TensorBoard forgets what a killed run wrote beyond its checkpoint.
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
     loader = iter(train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes))
     bar = tqdm(
@@ -138,6 +141,7 @@ def _loop(run: _Run, signals: Signals) -> None:
             clock = time.perf_counter()
             result = _step(run, [next(loader) for _ in range(config.accumulate)], step, rate)
             spent.append(time.perf_counter() - clock)
+            # The first steps fill caches and choose kernels; the quickest tells more of the others than their mean.
             quickest = min(quickest, spent[-1])
             done = run.state.step = step + 1
             bar.update()
@@ -180,6 +184,7 @@ def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult
         for images, targets in batches
     ]
     for group in run.optimizer.param_groups:
+        # A function of the step, not a scheduler, whose state a resumed run would need.
         group["lr"] = rate
     run.model.set_step(run.config.seed, step)
     return train_step(run.accelerator, run.prepared, run.optimizer, moved, run.config.optim.clip_norm)

@@ -169,6 +169,7 @@ def restore(folder: Path, model: AmodalRCNN, optimizer: torch.optim.Optimizer) -
             if value.dim() and value.shape != shapes[name].shape:
                 raise WeightsError(f"{path}: tensor {key!r} has shape {list(value.shape)}")
             states.setdefault(names.index(name), {})[entry] = value
+    # Groups come from the settings, which are the same; the file has states alone.
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
 

@@ -102,7 +102,7 @@ def test_reranking_chooses_k_of_the_candidates_in_both_searches(
 ) -> None:
     prior = known(rerank_weight=weight)
     branch = expansion(prior=prior, rerank="occluder")
-    # distances 1 to 5 by their mean 3; with weight 2, slots 1 and 2 cost most
+    # distances 1 to 5 by their mean 3 (2 to 6 by 4 in the second search); with weight 2, slots 1 and 2 cost most
     score = torch.tensor([0.0, 2.0, 2.0, 0.5, 0.0])
     monkeypatch.setattr(branch.recall, "judge", lambda found, *_: score.expand(len(found.slots), 5))
     kept: list[Recalled] = []
@@ -111,7 +111,8 @@ def test_reranking_chooses_k_of_the_candidates_in_both_searches(
     branch(noise(1), place(example(0).targets))
     assert [asked.k for asked in prior.asked] == ([5, 5] if weight else [3, 3])
     wanted = [0, 3, 4] if weight else [0, 1, 2]
-    assert [found.slots.tolist() for found in kept] == [[wanted] * 3] * 2
+    second = [10 + slot for slot in wanted]
+    assert [found.slots.tolist() for found in kept] == [[wanted] * 3, [second] * 3]
     assert expansion(rerank="occluder").recall.weight(prior) == weight
     # The setting goes before what the prior says.
     assert expansion(rerank="occluder", rerank_weight=0.0).recall.weight(prior) == 0

@@ -59,6 +59,7 @@ class KeptBox(nn.Module):
             return box
         noise = per_image(rois, Purpose.JITTER, lambda stream, count: stream.uniform(-1, 1, (count, 4)))
         jitter = self.warmup_jitter * noise
+        # log1p, since T^r applies log growths: a jitter of 0.1 is a side longer by a tenth.
         deltas = torch.cat([jitter[:, :2], jitter[:, 2:].log1p()], dim=1)
         return replace(box, boxes=expand_boxes(deltas, matched(rois, "boxes"), seen.sizes))
 
@@ -114,10 +115,12 @@ class AmodalBoxHead(KeptBox):
         self.reference = reference
         self.dropout = dropout
         self.dropped = features + width
+        # Not persistent: they are settings, and a checkpoint has those in its config.yaml.
         self.register_buffer("weights", torch.tensor(list(delta_weights)), persistent=False)
         nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
+        # Deltas near zero: a new head keeps its reference box.
         nn.init.normal_(self.predictor.weight, std=0.001)
         for bias in (self.fuse.bias, self.fc1.bias, self.fc2.bias, self.predictor.bias):
             nn.init.zeros_(bias)  # type: ignore[arg-type]
@@ -136,6 +139,7 @@ class AmodalBoxHead(KeptBox):
             start = mix_edges(torch.stack(candidates, dim=1), weights)
             # Expressed from B^v, so that the loss has the paper's units whatever is mixed.
             deltas = self.encode(seen.box, self.decode(deltas, start))
+        # Detached: Eq. 5 trains the deltas; the mask that is predicted in the box would pull it elsewhere.
         return Box(self.decode(deltas.detach(), reference, seen.sizes), deltas, reference, self.weights)
 
     def regress(
@@ -161,6 +165,7 @@ class AmodalBoxHead(KeptBox):
             each edge of it comes about: float32 [R, J, 4], see :func:`mix_edges`; J = 3 boxes, 2 without a prior.
         """
         others = seen.rois.boxes[:, None] if recalled is None else recalled.boxes
+        # All boxes of all regions in one call of the pooler, box by box, so that maps[k] is one slice of memory.
         boxes = torch.cat([seen.box[None], others.transpose(0, 1)])
         pooled = self.pooler(features, boxes.flatten(0, 1), seen.rois.batch.repeat(len(boxes)))
         maps = pooled.view(len(boxes), len(seen.box), *pooled.shape[1:])
@@ -210,6 +215,7 @@ def mix_edges(boxes: Tensor, weights: Tensor) -> Tensor:
         float32 [N, 4], xyxy pixels; edges that end up in the wrong order are swapped.
     """
     mixed = (boxes * weights.softmax(dim=1)).sum(dim=1)
+    # Each edge is mixed by itself, so two of them may have crossed.
     low, high = mixed[:, :2], mixed[:, 2:]
     return torch.cat([torch.minimum(low, high), torch.maximum(low, high)], dim=1)
 

@@ -66,6 +66,7 @@ class PGExp(Branch):
         self.soft_targets = config.mask_head.soft_targets
         self.pooler = Pooler(config.mask_head.pool_size)
         self.visible_head = MaskHead(channels, num_classes, config.mask_head)
+        # An attribute and no method, so that a study puts another rule here and patches nothing.
         self.evidence = evidence
         self.recall = _recall(method)
         self.box_head = _box_head(method, channels)
@@ -79,6 +80,7 @@ class PGExp(Branch):
         box: Box = self.box_head(features, seen, for_box)
         for_mask = self.recall(prior, seen, box)
         logits = self.amodal_head(self.mask_head(features, seen, box, for_mask), rois.labels)
+        # The steps go along for loss, explanation and studies; nothing of a call is kept in the module.
         return BranchOutput(box.boxes, logits, seen.logits, aux=Mask(logits, seen, for_box, box, for_mask))
 
     def see(self, features: dict[str, Tensor], rois: RoIs) -> Seen:
@@ -96,6 +98,7 @@ class PGExp(Branch):
             with torch.no_grad():
                 latest = self._visible(features, rois)
         mask = latest.detach().float().sigmoid()
+        # Without gradient (above): the box comes out of a cut at 0.5, through which none would pass.
         box = rois.boxes if self.detects == "visible" else tight_boxes(mask, rois.boxes)
         return Seen(rois, logits, mask, box, self.evidence(rois, mask))
 
@@ -140,6 +143,7 @@ def _box_term(box: Box, rois: RoIs) -> LossTerm:
     """Eq. 5: L1 over the four deltas, averaged over the objects whose amodal box is known."""
     if box.deltas is None or box.reference is None or box.weights is None:
         raise ValueError("deltas need a reference and weights")
+    # Where the whole is not annotated there is no amodal box to regress.
     known = matched(rois, "amodal_known")
     goal = box_deltas(box.reference, matched(rois, "boxes")) * box.weights
     total = (box.deltas[known] - goal[known]).abs().sum()

@@ -47,6 +47,7 @@ def explain(mask: Mask, recall: Recall, prior: Prior | None) -> Arrays:
     if for_box is not None:
         found |= {"prior_boxes": for_box.boxes, "box_distance": for_box.distance}
     if prior is not None and recall.weight(prior) > 0 and (for_box is not None or for_mask is not None):
+        # Re-ranking happens in both searches; the first one is shown, where the candidates stand apart from each other.
         place = None if for_box is not None else box
         candidates = recall.candidates_of(prior, seen, place)
         placed = standing(candidates, place)

@@ -94,6 +94,7 @@ class MaskExpansion(PlainMap):
         _pass_through(self.fuse, channels)
 
     def expand(self, pooled: Tensor, recalled: Recalled) -> Tensor:
+        # 28 cells to the 14 of the features.
         small = F.avg_pool2d(recalled.amodal, 2)
         if self.gate is not None:
             small = (small * self.gate(recalled)[..., None, None]).sum(dim=1, keepdim=True)

@@ -60,6 +60,7 @@ class Recall(nn.Module):
         if weight > 0 or self.looks:
             recalled.inconsistency = self.judge(recalled, seen, box)
         if weight > 0 and recalled.inconsistency is not None:
+            # Flows are solved after this, for the K that stay: they cost more than the search.
             order = rerank_order(recalled.distance, recalled.inconsistency, weight, self.k)
             recalled = recalled.choose(order)
         if box is not None and self.flows:
@@ -93,6 +94,7 @@ class Recall(nn.Module):
             return {}
         if self.exclude == "instance":
             return {"exclude_annotations": matched(rois, "annotation_ids")}
+        # Slots know their image by id, regions by its place in the batch.
         images = rois.batch.new_tensor([targets.image_id for targets in rois.targets])
         return {"exclude_images": images[rois.batch]}
 
@@ -101,6 +103,7 @@ def asked(seen: Seen, box: Box | None) -> tuple[Tensor, Tensor]:
     """The query float32 [R, 28, 28] and its frames [R, 4]: M^v in B^o, or M^{v,e} in B^a, zero outside B^o."""
     if box is None:
         return seen.mask, seen.rois.boxes
+    # M^v is known inside B^o alone; where B^a reaches beyond, nothing was seen.
     return resample(seen.mask, seen.rois.boxes, box.boxes, GRID), box.boxes
 
 

@@ -50,6 +50,7 @@ class ConcatSqueeze(nn.Module):
 
     def forward(self, maps: Maps, recalled: Recalled) -> Tensor:
         """Maps of N objects -> float [N, C, H, W]. Of the priors the order says enough; they are not looked at."""
+        # One weight as in a convolution of K * C channels, so that checkpoints do not tell how it is carried out.
         weights = torch.split(self.conv.weight, self.conv.out_channels, dim=1)
         total = _bias(self.conv)[:, None, None]
         for k, weight in enumerate(weights):
@@ -73,6 +74,7 @@ class Gate(nn.Module):
         """K priors of N objects -> float32 [N, K], summing to 1; padding has weight 0 beside anything else."""
         cues = cues_of(recalled)
         value = self.value(F.relu(self.hidden(cues)))[..., 0].float()
+        # Not minus infinity: softmax of an object without any prior would be NaN.
         weights: Tensor = (value + torch.where(cues[..., 2] > 0, 0.0, -1e4)).softmax(dim=1)
         return weights
 
@@ -127,6 +129,7 @@ def _weighted(maps: Maps, k: int, weight: Tensor, recompute: bool) -> Tensor:
 def _run(part: Callable[[Tensor], Tensor], weight: Tensor, recompute: bool) -> Tensor:
     if not (recompute and torch.is_grad_enabled()):
         return part(weight)
+    # The reentrant kind does not see gradients of tensors that `part` holds from outside, the maps.
     result: Tensor = checkpoint(part, weight, use_reentrant=False)
     return result
 
