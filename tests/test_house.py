@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("predict", "train"),
     ("score",),
     ("reproduce",),
+    ("compare",),
     ("verbs",),
     ("cli",),
     ("__main__",),

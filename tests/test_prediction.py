@@ -212,6 +212,8 @@ def test_draw_writes_what_it_returns(tmp_path: object) -> None:
     drawn.save(buffer, "PNG")
     assert (tmp_path / "out.png").read_bytes() == buffer.getvalue()
     assert np.asarray(drawn).std() > 0
+    assert drawn.info["scale"] == drawn.width / prediction.image_size[1]
+    assert prediction.draw(size=5).info["scale"] == 5 / max(prediction.image_size)
     with pytest.raises(DataError, match="no image"):
         make().draw()
 

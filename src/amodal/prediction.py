@@ -185,13 +185,19 @@ class Prediction:
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
-    def draw(self, path: str | Path | None = None, *, size: int = 2000) -> Image.Image:
+    def draw(
+        self, path: str | Path | None = None, *, size: int = 2000, colors: Sequence[int] | None = None
+    ) -> Image.Image:
         """The image with the visible parts filled, the hidden parts hatched, amodal boxes and labels.
 
         Args:
             path: where to write it, too (the suffix names the format); None: only return it.
             size: pixels of the longer side at most: a larger image is reduced to it, a smaller one enlarged by a whole
                 factor, towards 900 pixels, so that hatching and text can be read; 0: the image at its own size.
+            colors: number of each object's colour, from 0; None: its position.
+
+        Returns:
+            The picture; ``info["scale"]`` says how many of its pixels stand for one of the image.
 
         Raises:
             DataError: the prediction carries no image.
@@ -199,7 +205,8 @@ class Prediction:
         from PIL import Image
 
         from amodal.frames import paste
-        from amodal.viz.instances import EachMask, draw_instances, drawn_size, resized
+        from amodal.viz.instances import EachMask, draw_instances, resized
+        from amodal.viz.scale import drawn_scale, drawn_size
 
         if self.image is None:
             raise DataError("this prediction carries no image to draw on; set prediction.image to the RGB array first")
@@ -222,8 +229,10 @@ class Prediction:
                 self.names,
                 self.scores.numpy(),
                 scale=scale,
+                colors=colors,
             )
         )
+        drawn.info["scale"] = drawn_scale(*self.image_size, size)
         if path is not None:
             drawn.save(path)
         return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -27,6 +28,7 @@ from amodal.predict import jobs
 from amodal.predict.team import Team
 from amodal.report import write_report
 from amodal.report.priors import explain_cases
+from amodal.train.data import annotation_digest
 from amodal.version import __version__
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.05
 """Lowest score that counts in AP."""
+
+TESTED = "test.json"
+"""File in which a test notes what was tested on what, for comparisons."""
 
 SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
 DEMO_SEED = 20_260_000
@@ -70,7 +75,8 @@ def run_test(
     schema: str = "auto",
     title: str | None = None,
 ) -> dict[str, Any]:
-    """Predicts, evaluates, writes predictions.json, metrics.json and report.html into ``out``, prints the table.
+    """Predicts, evaluates, writes predictions.json, metrics.json, test.json and report.html into ``out``, prints the
+    table.
 
     Args:
         checkpoint: folder or hub id.
@@ -114,6 +120,7 @@ def run_test(
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     write_json(out / "metrics.json", kept, indent=2)
+    write_json(out / TESTED, _tested(checkpoint, truth, annotations, images, schema), indent=2)
     explains = model.prior is not None and model.branch.explains
     priors = explain_cases(evaluation, images, partial(explain_image, model)) if explains else []
     report = write_report(
@@ -129,6 +136,17 @@ def run_test(
     print(table(kept))
     print(f"\nreport: {report}")
     return kept
+
+
+def _tested(checkpoint: str, truth: AnnotationSet, annotations: Path, images: Path, schema: str) -> dict[str, str]:
+    """What :data:`TESTED` holds: absolute paths, and the digest of the annotations."""
+    return {
+        "checkpoint": os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint,
+        "annotations": os.path.abspath(annotations),
+        "images": os.path.abspath(images),
+        "schema": schema,
+        "data": annotation_digest(truth),
+    }
 
 
 def list_items(truth: AnnotationSet, images: Path) -> list[jobs.Item]:

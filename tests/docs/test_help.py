@@ -10,7 +10,7 @@ import pytest
 
 VERBS = [
     "demo", "scenes", "convert", "check", "show", "prior fit", "prior show", "train", "test", "predict", "evaluate",
-    "reproduce", "methods", "info",
+    "compare", "reproduce", "methods", "info",
 ]  # fmt: skip
 
 

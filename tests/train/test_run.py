@@ -55,7 +55,9 @@ def test_run_folder(finished: Path) -> None:
     assert values["loss"] == pytest.approx(sum(parts), rel=1e-4)
     assert (finished / "eval.csv").read_text().startswith("step,mask.AP,mask.AP50")
     assert len(list((finished / "samples" / "000002").glob("*.png"))) == 4
-    assert list((finished / "tensorboard").rglob("events.*"))
+    (events,) = (finished / "tensorboard").rglob("events.*")
+    sample = next((finished / "samples").rglob("*.png"))
+    assert f"samples/{sample.stem}".encode() in events.read_bytes(), "the sample pictures are in TensorBoard, too"
     assert {path.name for path in (finished / "last").iterdir()} > {path.name for path in (finished / "best").iterdir()}
     best, last = (load_file(finished / name / "model.safetensors") for name in ("best", "last"))
     assert all(torch.equal(best[name], value) for name, value in last.items())

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from amodal import cli, score
 from amodal.checkpoint import save_model
+from amodal.compare.sources import read_source
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
@@ -71,6 +72,7 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert not (out / "parts").exists()
     printed = capsys.readouterr().out
     assert "in 3 images" in printed
+    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed
     assert "1 picture could not be read" in printed
     assert "broken.png" in printed
 
@@ -127,6 +129,14 @@ def test_test_writes_predictions_metrics_and_report(
     assert set(metrics) == {"mask", "box", "visible", "images", "instances", "coverage"}
     assert metrics["images"] == 3
     assert (out / "report.html").stat().st_size > 10_000
+    noted = json.loads((out / "test.json").read_text())
+    assert noted["annotations"] == str(scenes / "annotations.json")
+    assert noted["images"] == str(scenes / "images")
+    assert noted["checkpoint"] == str(checkpoint)
+    source = read_source(out)
+    assert source.tested[0].data == noted["data"]
+    assert source.settings is not None
+    assert source.settings["model.system"] == checkpoint.name
     assert isinstance(json.loads((out / "predictions.json").read_text()), list)
     printed = capsys.readouterr().out
     assert "amodal mask" in printed

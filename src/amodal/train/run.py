@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
@@ -31,10 +33,11 @@ from amodal.train.freeze import freeze
 from amodal.train.init import start_from
 from amodal.train.log import CsvLog
 from amodal.train.prior import run_prior
+from amodal.train.samples import draw_samples
 from amodal.train.signals import Signals, Stopped
 from amodal.train.state import RunState, read_state, restore, save_state
 from amodal.train.told import closing, expected, opening, stopped
-from amodal.train.validate import draw_samples, flat_metrics, is_best, mask_ap, validate
+from amodal.train.validate import flat_metrics, is_best, mask_ap, validate
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
@@ -167,6 +170,13 @@ def _track(run: _Run, values: dict[str, float]) -> None:
         run.accelerator.log(values, step=run.state.step)
 
 
+def _track_pictures(run: _Run, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
+    tracker = run.accelerator.get_tracker("tensorboard")
+    images = {f"samples/{name}": picture[None] for name, picture in pictures.items()}
+    with named(run.out / "tensorboard"):
+        tracker.log_images(images, step=run.state.step, dataformats="NHWC")
+
+
 def _step(run: _Run, batches: list[Batch], step: int, rate: float) -> StepResult:
     device = run.accelerator.device
     moved = [
@@ -187,7 +197,8 @@ def _evaluate(run: _Run) -> dict[str, float | None]:
     if run.val is not None:
         metrics = validate(accelerator, run.model, run.val, run.config.data.workers, step)
     if accelerator.is_main_process:
-        draw_samples(accelerator, run.model, run.val or run.images.data, run.out / "samples" / f"{step:06d}")
+        data = run.val or run.images.data
+        _track_pictures(run, draw_samples(accelerator, run.model, data, run.out / "samples" / f"{step:06d}"))
         run.metrics = metrics or run.metrics
         score = None if metrics is None else mask_ap(metrics)
         if is_best(score, run.state.best):

@@ -13,7 +13,7 @@ def predict(
     device: str = "auto",
     batch: int = 1,
     no_overlays: bool = False,
-    overlay_size: int = 2000,
+    draw_size: int = 2000,
 ) -> int:
     """Amodal masks for images or folders of images.
 
@@ -39,7 +39,7 @@ def predict(
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
         batch: images of equal size that go through the network together.
         no_overlays: draw no pictures.
-        overlay_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
+        draw_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
             enlarged by a whole factor, towards 900 pixels; 0: every image at its own size. Results are not affected.
     """
     from amodal.errors import ConfigError, DataError, name_all
@@ -49,12 +49,12 @@ def predict(
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
     from amodal.predict.team import Team, hold_as_main
+    from amodal.viz.scale import check_draw_size, drawn_at
 
     check_threshold(threshold)
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
-    if overlay_size < 0:
-        raise ConfigError(f"--overlay-size is {overlay_size}, must be 0 (each image's own size) or more")
+    check_draw_size(draw_size)
     gathered = gather(inputs, out, overlays=not no_overlays)
     items = gathered.items
     with hold_as_main(out):
@@ -66,7 +66,7 @@ def predict(
             threshold=threshold,
             batch=batch,
             team=team,
-            overlay_size=overlay_size,
+            overlay_size=draw_size,
         )
         team.close()
         if outcome is None:
@@ -76,6 +76,9 @@ def predict(
         jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    drawn = [(i["height"], i["width"]) for i in outcome.images if not {"error", "overlay_error"} & i.keys()]
+    if drawn and not no_overlays:
+        print(f"{drawn_at(drawn, draw_size)}: {out / jobs.OVERLAYS}")
     if gathered.left_out:
         print(gathered.told())
     if outcome.undrawn:

@@ -16,9 +16,10 @@ def test(
 ) -> None:
     """Predict annotated images (scores from 0.05 on) and evaluate the predictions.
 
-    Writes OUT/predictions.json, OUT/metrics.json (percent) and OUT/report.html, and prints the table. Goes on where it
-    stopped after a kill; several processes share the images: "accelerate launch -m amodal test ...". Classes of the
-    checkpoint and of the annotations are matched by name.
+    Writes OUT/predictions.json, OUT/metrics.json (percent), OUT/report.html and OUT/test.json (what was tested on what,
+    for "amodal compare"), and prints the table. Goes on where it stopped after a kill; several processes share
+    the images: "accelerate launch -m amodal test ...". Classes of the checkpoint and of the annotations are matched by
+    name.
 
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
