@@ -14,7 +14,8 @@ from tqdm import tqdm
 from amodal.data.classes import Classes
 from amodal.data.results import translate
 from amodal.datasets import AmodalDataset
-from amodal.errors import name_all, one_line
+from amodal.errors import DiskError, name_all, one_line
+from amodal.files import write_picture
 from amodal.train.data import comparable, match_val, val_batches
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def validate(
 
 def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDataset, folder: Path) -> None:
     """Pictures of the first images with what the model finds in them; those that cannot be read or drawn are named."""
-    folder.mkdir(parents=True, exist_ok=True)
     model.eval()
     faults: list[tuple[str, str]] = []
     with torch.no_grad(), accelerator.autocast():
@@ -70,7 +70,10 @@ def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDatase
                 image = data.image(index)
                 found = model([image.to(accelerator.device)])[0]
                 found.image = image.permute(1, 2, 0).numpy()
-                found[found.scores >= SAMPLE_THRESHOLD].draw(folder / f"{number}.png")
+                drawn = found[found.scores >= SAMPLE_THRESHOLD].draw()
+                write_picture(folder / f"{number}.png", drawn, drawn=True)
+            except DiskError:
+                raise
             except Exception as fault:  # A picture to look at is no reason to end a training.
                 faults.append((f"image {number}", one_line(fault)))
     model.train()

@@ -56,7 +56,8 @@ def show(
 
     from amodal.data.reader import load as load_annotations
     from amodal.data.told import tell
-    from amodal.errors import ConfigError, DataError, name_all, one_line
+    from amodal.errors import ConfigError, DataError, DiskError, name_all, one_line
+    from amodal.files import check_room
     from amodal.launch import warn
     from amodal.pictures import pick_device
     from amodal.priors.annotated import match_prior
@@ -79,7 +80,7 @@ def show(
         explained = _from_truth(folder, annotations, rows)
     else:
         explained = _from_model(_model(checkpoint, folder, str(place)), annotations, rows, read)
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out)
     missed = 0
     faults: list[tuple[str, str]] = []
     for row, explain in tqdm(explained, total=len(rows), desc="pictures", unit="object", disable=None):
@@ -89,7 +90,9 @@ def show(
                 missed += 1
             else:
                 _save(out, annotations, row, explanation, read(row))
-        except Exception as fault:  # noqa: PERF203 - of this object's picture, and no reason to draw no other one
+        except DiskError:  # noqa: PERF203 - the faults below are of one object's picture, and no reason to draw no other
+            raise
+        except Exception as fault:
             faults.append((f"annotation {int(annotations.annotation_ids[row])}", one_line(fault)))
     if faults and len(faults) == len(rows):
         raise DataError(f"none of the {len(rows)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
@@ -200,7 +203,7 @@ def _save(
 ) -> None:
     from PIL import Image
 
-    from amodal.files import fitting_name
+    from amodal.files import fitting_name, write_picture
     from amodal.viz.explanation import Truth
     from amodal.viz.priors import figure, rows_of
 
@@ -214,4 +217,4 @@ def _save(
         subtitle=f"annotation {number} in {name}; the query is the {asked}",
     )
     file = fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", f"_{number}.png", name)
-    Image.fromarray(page).save(out / file)
+    write_picture(out / file, Image.fromarray(page), drawn=True)

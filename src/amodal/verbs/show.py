@@ -34,8 +34,8 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
 
     from amodal.data.told import tell
     from amodal.datasets import load
-    from amodal.errors import ConfigError, DataError, name_all, one_line
-    from amodal.files import fitting_name
+    from amodal.errors import ConfigError, DataError, DiskError, name_all, one_line
+    from amodal.files import check_room, fitting_name, write_picture
 
     if limit < 0:
         raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
@@ -46,13 +46,16 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     tell(annotations)
     indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
     chosen = indices[:limit] if limit else indices
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out)
     faults: list[tuple[str, str]] = []
     for index in tqdm(chosen, desc="pictures", unit="image", disable=None):
         name = annotations.file_names[index]
         try:
             picture = Image.fromarray(_picture(data, index, size))
-            picture.save(out / fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", ".png", name))
+            file = fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", ".png", name)
+            write_picture(out / file, picture, drawn=True)
+        except DiskError:
+            raise
         except Exception as fault:  # Of this picture, and no reason to draw no other one.
             faults.append((f"image {annotations.image_ids[index]}", one_line(fault)))
     if faults and len(faults) == len(chosen):

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amodal.errors import DataError
+from amodal.locks import LOCK, hold
+
+HOLDER = """
+import sys, time
+from amodal.locks import hold
+with hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_its_death(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(DataError) as caught, hold(folder):
+            pass
+        assert str(caught.value).startswith(f"{folder}: process {other.pid} on ")
+        assert "\n" not in str(caught.value)
+        other.kill()
+        other.wait()
+    with hold(folder):
+        assert (folder / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_fault_frees_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), hold(tmp_path):
+        print(1 / 0)
+    for _ in range(2):
+        with hold(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_processes_take_turns(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from amodal.errors import DataError
+from amodal.locks import hold
+done = 0
+while done < 20:
+    try:
+        with hold(sys.argv[1]):
+            path = Path(sys.argv[1]) / "count"
+            count = int(path.read_text()) if path.exists() else 0
+            time.sleep(0.001)
+            path.write_text(str(count + 1))
+            done += 1
+    except DataError:
+        time.sleep(0.001)
+"""
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "60", "two worked at once"
