@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,42 @@ while done < 20:
     others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
     assert [other.wait(60) for other in others] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "60", "two worked at once"
+
+
+def test_a_folder_that_was_made_in_vain_is_gone(tmp_path: Path) -> None:
+    with hold(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / LOCK).is_file()
+    assert list(tmp_path.iterdir()) == []
+    with hold(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "result").touch()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["result"]
+
+
+def test_a_folder_that_is_replaced_is_held_from_beside(tmp_path: Path) -> None:
+    with hold(tmp_path / "prior", beside=True):
+        assert not (tmp_path / "prior").exists()
+        with pytest.raises(DataError, match="is working in this folder"), hold(tmp_path / "prior", beside=True):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+FORKS = """
+import multiprocessing, os, signal, sys, time
+from amodal.locks import hold
+with hold(sys.argv[1]):
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    worker.start()
+    print(worker.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_workers_do_not_keep_the_folder_of_a_killed_holder(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=60)
+    os.kill(int(done.stdout), 0)
+    try:
+        with hold(tmp_path):
+            pass
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)

@@ -34,6 +34,9 @@ NAME_BYTES = 255
 """Longest file name of the usual file systems."""
 
 _PROBE = 2**16
+_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
+}  # fmt: skip
 _MARK = "amodal"  # what pictures that were drawn say under "Software"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -266,15 +269,13 @@ def write_picture(path: Path, picture: Image, *, drawn: bool = False, **options:
         options: of Pillow's writer.
 
     Raises:
-        ConfigError: no format has this ending.
+        ConfigError: the ending is unknown.
         DataError: there is another picture, which nobody drew here.
     """
-    from PIL.Image import registered_extensions
     from PIL.PngImagePlugin import PngInfo
 
-    formats = registered_extensions()
-    if path.suffix.lower() not in formats:
-        raise ConfigError(f"{path}: no picture format ends in {path.suffix!r}{nearest(path.suffix, formats, listed=0)}")
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"{path}: no picture is written as {path.suffix!r}{nearest(path.suffix, _FORMATS)}")
     if drawn:
         if os.path.lexists(path) and not _is_drawn(path):
             raise DataError("is there already, and was not drawn by amodal; choose another folder", file=path)
@@ -282,7 +283,7 @@ def write_picture(path: Path, picture: Image, *, drawn: bool = False, **options:
         marked.add_text("Software", _MARK)
         options["pnginfo"] = marked
     held = io.BytesIO()
-    picture.save(held, formats[path.suffix.lower()], **options)
+    picture.save(held, _FORMATS[path.suffix.lower()], **options)
     with whole(path) as beside:
         beside.write_bytes(held.getbuffer())
 

@@ -172,7 +172,7 @@ def _prepare(parts: Path, fingerprint: str) -> None:
         if mark.read_text(encoding="utf-8", errors="replace") == fingerprint:
             return
         _remove(parts)
-    if parts.exists() and not (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
+    elif parts.exists() and not (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
         raise DataError("unfinished work is kept there, but it holds something else; choose another --out", file=parts)
     write_text(mark, fingerprint)
 
