@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "terminal", "version"),
-    ("viz",),
+    ("locks", "viz"),
     ("draws", "files", "frames", "launch", "settings", "transport"),
     ("structures", "systems"),
     ("data", "prediction"),

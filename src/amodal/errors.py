@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class AmodalError(Exception):
@@ -46,6 +50,26 @@ class ConfigError(AmodalError):
 
 class WeightsError(AmodalError):
     """A weight file is missing, damaged, of the wrong kind, or does not fit the model."""
+
+
+class DiskError(AmodalError):
+    """The disk is full, read-only or faulty; the message names the file. Work that could go on without one of its files
+    ends all the same, since the others cannot be written either."""
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Gives failures to write inside the block the name of what was written, which a full disk does not tell.
+
+    Raises:
+        DiskError: the disk is full or faulty, so that nothing else can be written either.
+        AmodalError: any other failure.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = DiskError if error.errno in _DISK else AmodalError
+        raise kind(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def one_line(fault: BaseException) -> str:

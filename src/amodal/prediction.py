@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from amodal.errors import AmodalError, DataError
+from amodal.files import write_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -234,7 +235,7 @@ class Prediction:
         )
         drawn.info["scale"] = drawn_scale(*self.image_size, size)
         if path is not None:
-            drawn.save(path)
+            write_picture(Path(path), drawn)
         return drawn
 
     def _mask(self, name: str, probs: Tensor, boxes: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from amodal.evaluation import prepare, table
 from amodal.evaluation.remarks import rate_remarks, unjudged
 from amodal.files import write_json, write_rows
 from amodal.launch import warn
+from amodal.locks import hold
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
 from amodal.pictures import explain_image
@@ -43,6 +44,9 @@ THRESHOLD = 0.05
 TESTED = "test.json"
 """File in which a test notes what was tested on what, for comparisons."""
 
+WRITTEN = ("predictions.json", "metrics.json", "report.html", TESTED)
+"""What a test leaves in its folder."""
+
 SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
 DEMO_SEED = 20_260_000
 """Seed of the demo's scenes; no training or tuning uses it."""
@@ -53,15 +57,19 @@ def run_demo(out: Path, device: str = "auto", images: int = 40) -> dict[str, Any
 
     Raises:
         WeightsError: the package was installed without its weights.
+        DataError: OUT/scenes is not the demo's, or another process works in OUT.
     """
-    from amodal.data.scenes.dataset import write_dataset
+    from amodal.data.scenes.dataset import drawn_seed, write_dataset
 
     if not SHIPPED.is_dir():
         raise WeightsError(f"{SHIPPED}: the weights that ship with the package are not there; install it anew")
-    scenes = write_dataset(out / "scenes", images=images, seed=DEMO_SEED, overwrite=True, progress=True)
-    return run_test(
-        str(SHIPPED), scenes, scenes.parent / "images", out, device=device, title="amodal demo: drawn scenes"
-    )
+    folder = out / "scenes"
+    with hold(out):
+        jobs.check_out(out, WRITTEN)
+        if folder.exists() and drawn_seed(folder) != DEMO_SEED:
+            raise DataError("is there already, and the demo did not draw it; choose another --out", file=folder)
+        scenes = write_dataset(folder, images=images, seed=DEMO_SEED, overwrite=True, progress=True)
+        return run_test(str(SHIPPED), scenes, folder / "images", out, device=device, title="amodal demo: drawn scenes")
 
 
 def run_test(
@@ -94,6 +102,7 @@ def run_test(
     Raises:
         DataError: an image is missing or unreadable, or no class of the checkpoint is annotated.
     """
+    jobs.check_out(out, WRITTEN)
     truth = load_annotations(annotations, schema=schema)
     items = list_items(truth, images)
     team = Team(device)

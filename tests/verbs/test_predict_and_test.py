@@ -17,7 +17,7 @@ from amodal.compare.sources import read_source
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
-from amodal.files import hold
+from amodal.locks import hold
 from amodal.model import build
 from amodal.settings import PGExpConfig
 
@@ -251,6 +251,6 @@ def test_a_folder_in_use_is_refused_in_one_line(
     assert len(errors) == 2
     for verb, line in zip(("predict", "test"), errors, strict=True):
         assert line.startswith(f"amodal {verb}: {refused}")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
     assert amodal("predict", checkpoint, scenes / "images", "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["images.json", "overlays", "predictions.json"]

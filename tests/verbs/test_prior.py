@@ -91,10 +91,13 @@ def test_a_detectors_boxes_are_a_row(
     assert "detector's own B^o, objects it finds" in text
 
 
+LOST = "which is no part of a prior and would be lost; choose another folder"
+
+
 def test_other_folders_are_not_replaced(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     code, _, err = amodal(capsys, "prior", "fit", scenes / "annotations.json", tmp_path, *QUICK)
-    assert (code, err) == (2, f"amodal prior fit: {tmp_path} holds something else than a prior; give another OUT\n")
+    assert (code, err) == (2, f"amodal prior fit: {tmp_path}: holds letter.txt, {LOST}\n")
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 

@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 from amodal.data.problems import Count
 from amodal.data.store import AnnotationSet, MaskBuffer
+from amodal.errors import AmodalError
+from amodal.files import whole
 
 VERSION = 2  # of the layout and of what reading means; raise it when either changes
 _MAGIC = np.frombuffer(b"amodal-1", np.uint8)
@@ -103,20 +105,13 @@ def _start_hash() -> Any:
 
 def save(annotations: AnnotationSet, entry: Path) -> None:
     """Writes an entry, complete or not at all, and removes those of the file's earlier states."""
-    # The process's own name: two that read one file may write at once.
-    temporary = entry.with_name(f"{entry.name}.{os.getpid()}.part")
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with temporary.open("wb") as stream:
+    with contextlib.suppress(OSError, AmodalError):
+        with whole(entry) as beside, beside.open("wb") as stream:
             for part in _pack(annotations):
                 stream.write(part)
-        temporary.replace(entry)
         for old in entry.parent.glob(f"{entry.name.split('-')[0]}-*.bin"):
             if old != entry:
                 old.unlink(missing_ok=True)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read(entry: Path) -> AnnotationSet | None:

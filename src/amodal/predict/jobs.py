@@ -9,9 +9,10 @@ the parts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ import torch
 from tqdm import tqdm
 
 from amodal.data.images import read_image
-from amodal.errors import DataError, one_line
-from amodal.files import write_rows
+from amodal.errors import DataError, DiskError, one_line
+from amodal.files import write_picture, write_rows, write_text
 from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
 from amodal.predict.team import Team
@@ -35,6 +36,7 @@ FLUSH_SECONDS = 10.0
 PARTS = "parts"
 OVERLAYS = "overlays"
 JOB = "job.txt"
+_PART = re.compile(r"\d{6,}-\d+\.json|\.[0-9a-f-]+\.part")
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,6 @@ def run(
     parts = out / PARTS
     if team.is_main:
         _prepare(parts, _fingerprint(model, threshold, items, overlay_size))
-        if any(item.overlay for item in items):
-            (out / OVERLAYS).mkdir(exist_ok=True)
     team.wait()
     done, number = _finished(parts, items), _next_number(parts)
     team.wait()  # Nobody writes a part before all have read the list of finished images.
@@ -128,8 +128,27 @@ def run(
 
 
 def clear(out: Path) -> None:
-    """Removes the parts of a finished job."""
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    """Removes the parts of a finished job, and nothing else that may lie beside them."""
+    _remove(out / PARTS)
+
+
+def check_out(out: Path, writes: Sequence[str]) -> None:
+    """Refuses a folder in which files would be replaced that no job wrote.
+
+    Args:
+        out: folder for results; need not be there.
+        writes: names of the files that will be written into it.
+
+    Raises:
+        DataError: one of them is there, and no sign of an earlier job; names it.
+    """
+    beside = any((out / name).is_file() for name in ("images.json", "metrics.json"))
+    if (out / PARTS / JOB).is_file() or ((out / "predictions.json").is_file() and beside):
+        return
+    for name in writes:
+        if (out / name).exists():
+            reason = "is there already, and no prediction or test wrote it; choose another --out"
+            raise DataError(reason, file=out / name)
 
 
 def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int) -> str:
@@ -145,14 +164,28 @@ def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], ove
 
 
 def _prepare(parts: Path, fingerprint: str) -> None:
-    """An existing folder of the same job stays, any other is replaced by an empty one."""
+    """An existing folder of the same job stays, that of any other job is replaced by an empty one.
+
+    Raises:
+        DataError: there is a folder of this name that no job made.
+    """
     mark = parts / JOB
-    if mark.is_file() and mark.read_text() == fingerprint:
-        return
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
-    # Last: parts without a mark are nobody's, and are removed.
-    mark.write_text(fingerprint)
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8", errors="replace") == fingerprint:
+            return
+        _remove(parts)
+    elif parts.exists() and not (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
+        raise DataError("unfinished work is kept there, but it holds something else; choose another --out", file=parts)
+    write_text(mark, fingerprint)
+
+
+def _remove(parts: Path) -> None:
+    """Removes parts and mark; the folder, too, where nothing else lies in it."""
+    with contextlib.suppress(OSError):
+        for path in parts.iterdir():
+            if path.name == JOB or _PART.fullmatch(path.name):
+                path.unlink()
+        parts.rmdir()
 
 
 def _stamp(path: Path) -> list[int]:
@@ -259,7 +292,10 @@ class _Shard:
         image.update(height=height, width=width, objects=len(prediction))
         if item.overlay is not None:
             try:
-                prediction.draw(self.out / OVERLAYS / item.overlay, size=self.overlay_size)
+                picture = prediction.draw(size=self.overlay_size)
+                write_picture(self.out / OVERLAYS / item.overlay, picture, drawn=True)
+            except DiskError:
+                raise
             except Exception as fault:
                 image["overlay_error"] = one_line(fault)
         return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from torch import nn
 from amodal.config_io import check_version, dump_yaml, read_yaml, structure
 from amodal.errors import ConfigError, WeightsError, nearest
 from amodal.files import read_weights, write_tensors, write_text
+from amodal.priors.bank import layout
+from amodal.priors.bank_io import FILE as BANK
 from amodal.priors.bank_io import load_bank, save_bank
 from amodal.priors.encoder import MaskEncoder
 from amodal.priors.flow import FlowNet
@@ -22,6 +25,8 @@ M = TypeVar("M", bound=nn.Module)
 
 VERSION = 1
 SETTINGS, ENCODER, FLOW = "prior.yaml", "encoder.safetensors", "flow.safetensors"
+FILES = (SETTINGS, ENCODER, FLOW, BANK)
+"""All that a prior's folder holds."""
 _KEYS = {
     "fit": dict,
     "class_names": list,
@@ -52,6 +57,12 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
     if prior.flow is not None:
         _write(prior.flow, folder / FLOW)
     save_bank(prior.bank, folder)
+
+
+def room(config: PriorConfig, classes: int) -> int:
+    """Bytes on disk of a prior of that many classes, before it is fitted; about."""
+    bank = sum(math.prod(shape) * kind.itemsize for shape, kind in layout(classes, config.slots).values())
+    return bank + sum(value.nbytes for net in (MaskEncoder(config.encoder), FlowNet()) for value in net.parameters())
 
 
 def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:

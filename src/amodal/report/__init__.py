@@ -72,7 +72,6 @@ def write_report(
         _cases(evaluation, painter),
         _facts({**facts, **_left_out(painter)}),
     ]
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     # Names may hold what UTF-8 has no bytes for (lone surrogates of JSON); they are shown as escapes.
     write_text(path, page(title, "\n".join(sections)).encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -1,12 +1,15 @@
-"""The run folder's tables: CSV files whose rows stop at the checkpoint a run is resumed from."""
+"""The run folder's tables: CSV files whose rows stop at the checkpoint a run is resumed from; and TensorBoard."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from amodal.files import named, whole
+from amodal.errors import named
+from amodal.files import whole
 
 
 class CsvLog:
@@ -38,3 +41,22 @@ class CsvLog:
                 writer.writerow(self.columns)
             row = [values.get(name) for name in self.columns[1:]]
             writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in row)])
+
+
+@contextmanager
+def quiet_tensorboard() -> Iterator[None]:
+    """Keeps TensorBoard's own thread from printing a traceback where it cannot write.
+
+    It keeps the error as well, for whoever logs the next value: that is where it ends the run.
+    """
+    before = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if not (issubclass(fault.exc_type, OSError) and type(fault.thread).__module__.startswith("tensorboard")):
+            before(fault)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

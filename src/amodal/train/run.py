@@ -23,15 +23,17 @@ from amodal.checkpoint import save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
-from amodal.errors import ConfigError
-from amodal.files import named, recover, replace_folder, write_text
+from amodal.errors import ConfigError, named
+from amodal.files import recover, replace_folder, write_text
 from amodal.launch import own_settings
+from amodal.locks import hold_as_main
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
+from amodal.train.folder import check_run_folder, check_run_room
 from amodal.train.freeze import freeze
 from amodal.train.init import start_from
-from amodal.train.log import CsvLog
+from amodal.train.log import CsvLog, quiet_tensorboard
 from amodal.train.prior import run_prior
 from amodal.train.samples import draw_samples
 from amodal.train.signals import Signals, Stopped
@@ -73,9 +75,9 @@ def train_run(config: TrainConfig, *, resume: bool = False, init: str | None = N
 
     Raises:
         ConfigError: settings do not fit the device, the data or the run that is resumed.
-        AmodalError: data are faulty, or a loss is not finite.
+        AmodalError: data are faulty, a loss is not finite, the disk is full, or another process works in the folder.
     """
-    with own_settings():
+    with own_settings(), hold_as_main(config.out):
         _train(replace(config, model=complete(config.model)), resume, init)
 
 
@@ -84,6 +86,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     out = Path(config.out)
     last = out / "last"
     if accelerator.is_main_process:
+        check_run_folder(out)
         # A kill may have come while last/ was replaced; put right before any process looks.
         recover(last)
     accelerator.wait_for_everyone()
@@ -108,15 +111,17 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     if accelerator.is_main_process:
+        check_run_room(out, model)
         write_text(out / "config.yaml", to_yaml(config))
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state)
     if accelerator.is_main_process:
         print(opening(config, model, accelerator.device, len(images), 0 if val is None else len(val), state.step))
     # Several processes would have to agree on the step to stop after; they are killed and resumed.
-    with Signals() if accelerator.num_processes == 1 else contextlib.nullcontext(Signals()) as signals:
+    several = accelerator.num_processes > 1
+    with quiet_tensorboard(), contextlib.nullcontext(Signals()) if several else Signals() as signals:
         _loop(run, signals)
-    with named(out / "tensorboard"):
-        accelerator.end_training()
+        with named(out / "tensorboard"):
+            accelerator.end_training()
     if accelerator.is_main_process:
         print(closing(config, run.metrics))
 
@@ -125,8 +130,9 @@ def _loop(run: _Run, signals: Signals) -> None:
     config, accelerator, start = run.config, run.accelerator, run.state.step
     if accelerator.is_main_process:
         log, evals = CsvLog(run.out / "log.csv", start), CsvLog(run.out / "eval.csv", start)
-    # TensorBoard forgets what a killed run wrote beyond its checkpoint.
-    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
+    with named(run.out / "tensorboard"):
+        # TensorBoard forgets what a killed run wrote beyond its checkpoint.
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
     loader = iter(train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes))
     bar = tqdm(
         total=config.steps, initial=start, desc=f"train {config.model.system}", unit="step",

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from amodal.datasets import AmodalDataset
-from amodal.errors import counted, name_all, one_line
+from amodal.errors import DiskError, counted, name_all, one_line
+from amodal.files import write_picture
 from amodal.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDatase
     """
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
     model.eval()
     drawn: dict[str, Pixels] = {}
     faults: list[tuple[str, str]] = []
@@ -57,8 +57,10 @@ def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDatase
                 found = model([image.to(accelerator.device)])[0]
                 found.image = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
                 picture = draw_sample(data, index, found)
-                Image.fromarray(picture).save(folder / f"{number}.png")
+                write_picture(folder / f"{number}.png", Image.fromarray(picture), drawn=True)
                 drawn[str(number)] = picture
+            except DiskError:
+                raise
             except Exception as fault:  # A picture to look at is no reason to end a training.
                 faults.append((f"image {number}", one_line(fault)))
     model.train()

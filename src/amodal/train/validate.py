@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ def validate(
     gathered = gather_object(translate(results, matched.category_of))
     if not accelerator.is_main_process:
         return None
-    metrics = evaluate(data.annotations, gathered)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        metrics = evaluate(data.annotations, gathered)
     if not comparable(matched, data.annotations):
         metrics["mask"]["AP"] = None  # Objects of other classes alone are nothing that weights could be better at.
     return metrics

@@ -11,13 +11,15 @@ def convert(src: str, out: str, schema: str = "auto") -> None:
 
     Args:
         src: annotation file of any known schema (JSON).
-        out: file to write.
+        out: file to write; another one than SRC.
         schema: schema of the source; "auto" recognises it by the keys of its annotations.
     """
     from amodal.data import canonical
     from amodal.data.reader import load
     from amodal.data.told import examples, tell
+    from amodal.files import check_target
 
+    check_target(out, src)
     annotations = load(src, schema=schema, cache=False)
     tell(annotations)
     canonical.write(annotations, out)

@@ -22,7 +22,7 @@ def evaluate(
         gt: annotation file (JSON) in any known schema.
         results: results file: a JSON list of objects with image_id, category_id, score, bbox (amodal xywh, pixels),
             segmentation (amodal RLE) and, where the system has it, visible_mask (RLE).
-        out: write the numbers to this JSON file, too.
+        out: write the numbers to this JSON file, too; none of the two that are read.
         trust_bbox: take the truth's amodal boxes from the annotation file instead of from the masks.
         vrsp_compat: leave visible rates of the truth above 1 unclamped; such objects are then ignored, as in the
             evaluation that earlier work uses.
@@ -35,8 +35,10 @@ def evaluate(
     from amodal.data.told import tell
     from amodal.evaluation import prepare, table
     from amodal.evaluation.remarks import rate_remarks, unjudged
-    from amodal.files import write_json
+    from amodal.files import check_target, write_json
 
+    if out is not None:
+        check_target(out, gt, results)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         evaluation = prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, schema=schema)

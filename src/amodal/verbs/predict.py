@@ -44,11 +44,12 @@ def predict(
     """
     from amodal.errors import ConfigError, DataError, name_all
     from amodal.files import write_rows
+    from amodal.locks import hold_as_main
     from amodal.model import load
     from amodal.pictures import check_threshold
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
-    from amodal.predict.team import Team, hold_as_main
+    from amodal.predict.team import Team
     from amodal.viz.scale import check_draw_size, drawn_at
 
     check_threshold(threshold)
@@ -58,6 +59,7 @@ def predict(
     gathered = gather(inputs, out, overlays=not no_overlays)
     items = gathered.items
     with hold_as_main(out):
+        jobs.check_out(out, ("predictions.json", "images.json"))
         team = Team(device)
         outcome = jobs.run(
             load(checkpoint, team.device),

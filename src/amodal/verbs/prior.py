@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from amodal.priors.quality import Judged, Row
 
 
+REPORT = "report.json"
+
+
 def fit(
     ann: Path,
     out: Path,
@@ -46,12 +49,13 @@ def fit(
     from amodal.data.reader import load
     from amodal.data.told import tell
     from amodal.errors import ConfigError
-    from amodal.priors.prior_io import SETTINGS
+    from amodal.files import check_own, check_room
+    from amodal.locks import hold
+    from amodal.priors.prior_io import FILES, room
 
     if checkpoint is not None and images is None:
         raise ConfigError("--checkpoint needs --images, the folder of the pictures of the judged file")
-    if out.exists() and not (out.is_dir() and ((out / SETTINGS).is_file() or not any(out.iterdir()))):
-        raise ConfigError(f"{out} holds something else than a prior; give another OUT")
+    check_own(out, (*FILES, REPORT), "a prior")
     try:
         config = PriorConfig(**settings)
     except ConfigError as error:
@@ -62,7 +66,9 @@ def fit(
     for read in (annotations, other):
         if read is not None:
             tell(read)
-    _fit(annotations, other, out, config, checkpoint, images, device)
+    with hold(out, beside=True):
+        check_room(out.parent, room(config, len(annotations.class_names)))
+        _fit(annotations, other, out, config, checkpoint, images, device)
 
 
 def _fit(
@@ -92,8 +98,8 @@ def _fit(
     report = make_report(prior, fitted, judged, rows, progress=True)
     with replace_folder(out) as folder:
         save_prior(prior, folder)
-        write_json(folder / "report.json", report, indent=1)
-    print("\n".join(report_lines(report)))
+        write_json(folder / REPORT, report, indent=1)
+    print("\n".join(report_lines(report, fitted.seconds)))
     print(f"wrote {out}")
 
 

@@ -60,7 +60,8 @@ def show(
 
     from amodal.data.reader import load as load_annotations
     from amodal.data.told import tell
-    from amodal.errors import ConfigError, DataError, counted, name_all, one_line, require
+    from amodal.errors import ConfigError, DataError, DiskError, counted, name_all, one_line, require
+    from amodal.files import check_room
     from amodal.launch import warn
     from amodal.pictures import pick_device
     from amodal.priors.annotated import match_prior
@@ -85,7 +86,7 @@ def show(
         explain_all = partial(_from_truth, folder, annotations)
     else:
         explain_all = partial(_from_model, _model(checkpoint, folder, str(place)), annotations, read)
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out)
     missed = expanding = 0
     faults: list[tuple[str, str]] = []
     for row, explain in tqdm(explain_all(rows), total=len(rows), desc="pictures", unit="object", disable=None):
@@ -100,6 +101,8 @@ def show(
                 continue
             _save(out, annotations, shown, explanation, read(shown), draw_size)
             expanding += growth(explanation) >= VISIBLY
+        except DiskError:
+            raise
         except Exception as fault:
             faults.append((f"annotation {int(annotations.annotation_ids[shown])}", one_line(fault)))
     if faults and len(faults) == len(rows):
@@ -238,7 +241,7 @@ def _save(
 ) -> None:
     from PIL import Image
 
-    from amodal.files import fitting_name
+    from amodal.files import fitting_name, write_picture
     from amodal.viz.explanation import Truth
     from amodal.viz.prior_figure import figure
     from amodal.viz.priors import rows_of
@@ -254,4 +257,4 @@ def _save(
         side=side,
     )
     file = fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", f"_{number}.png", name)
-    Image.fromarray(page).save(out / file)
+    write_picture(out / file, Image.fromarray(page), drawn=True)

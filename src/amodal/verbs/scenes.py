@@ -27,7 +27,7 @@ def scenes(
         classes: how many object classes, 2 to 12: cup, fish, car, key, leaf, mushroom, bottle, umbrella, sailboat,
             pear, house, rocket, in this order.
         workers: processes that draw at the same time.
-        overwrite: replace the scenes that are in OUT.
+        overwrite: replace the scenes that were drawn into OUT; files that this command did not make stay.
     """
     from amodal.data.scenes.dataset import write_dataset
 

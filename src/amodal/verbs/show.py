@@ -28,8 +28,8 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
 
     from amodal.data.told import tell
     from amodal.datasets import load
-    from amodal.errors import ConfigError, DataError, counted, name_all, one_line
-    from amodal.files import fitting_name
+    from amodal.errors import ConfigError, DataError, DiskError, counted, name_all, one_line
+    from amodal.files import check_room, fitting_name, write_picture
     from amodal.report.truth import draw_truth, shown_rows
     from amodal.viz.scale import check_draw_size, drawn_at
 
@@ -41,7 +41,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     tell(annotations)
     indices = np.unique(annotations.image_index[~annotations.crowd]).tolist()
     chosen = indices[:limit] if limit else indices
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out)
     faults: list[tuple[str, str]] = []
     drawn: list[tuple[int, int]] = []
     for index in tqdm(chosen, desc="pictures", unit="image", disable=None):
@@ -49,8 +49,11 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         try:
             image = np.ascontiguousarray(data.image(index).permute(1, 2, 0).numpy())
             picture = Image.fromarray(draw_truth(annotations, shown_rows(annotations, index), image, draw_size))
-            picture.save(out / fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", ".png", name))
+            file = fitting_name(f"{annotations.image_ids[index]}_{Path(name).stem}", ".png", name)
+            write_picture(out / file, picture, drawn=True)
             drawn.append((image.shape[0], image.shape[1]))
+        except DiskError:
+            raise
         except Exception as fault:  # Of this picture, and no reason to draw no other one.
             faults.append((f"image {annotations.image_ids[index]}", one_line(fault)))
     if faults and len(faults) == len(chosen):

@@ -31,7 +31,7 @@ def test(
         schema: schema of the annotation file; "auto" recognises it by the keys of its annotations.
     """
     from amodal.errors import ConfigError
-    from amodal.predict.team import hold_as_main
+    from amodal.locks import hold_as_main
     from amodal.score import run_test
 
     if batch < 1:
