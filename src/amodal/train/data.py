@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -152,13 +153,24 @@ def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Iterator[Any]:
         AmodalError: a picture is faulty, or a loader process died.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_one_thread, **how
+        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_settle, **how
     )
-    try:
+    with loader_deaths():
         for batch in loader:
             if isinstance(batch, AmodalError):
                 raise batch
             yield batch
+
+
+@contextmanager
+def loader_deaths() -> Iterator[None]:
+    """Tells the death of a loader process on one line; PyTorch raises it wherever the program is at that moment.
+
+    Raises:
+        AmodalError: a loader process died.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
@@ -174,8 +186,10 @@ def _usable(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return counts > 0
 
 
-def _one_thread(_: int) -> None:
+def _settle(_: int) -> None:
     # Workers share the cores with the training process.
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group; the training process ends its step, saves, and then ends the workers.
+    # Ctrl-C reaches the whole group, and so does the SIGTERM of a scheduler; the training process ends its step, saves,
+    # and then ends the workers, for which the second SIGTERM is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))

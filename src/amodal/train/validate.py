@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ def validate(
     gathered = gather_object(translate(results, matched.category_of))
     if not accelerator.is_main_process:
         return None
-    metrics = evaluate(data.annotations, gathered)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        metrics = evaluate(data.annotations, gathered)
     if not comparable(matched, data.annotations):
         metrics["mask"]["AP"] = None  # Objects of other classes alone are nothing that weights could be better at.
     return metrics
@@ -99,3 +102,13 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         for part in ("mask", "box", "visible")
         for name, value in (metrics.get(part) or {}).items()
     }
+
+
+def nested_metrics(row: Mapping[str, str]) -> dict[str, Any] | None:
+    """The opposite of :func:`flat_metrics` for a row of ``eval.csv``; None for an empty one."""
+    metrics: dict[str, Any] = {}
+    for key, text in row.items():
+        part, dot, name = key.partition(".")
+        if dot:
+            metrics.setdefault(part, {})[name] = float(text) if text else None
+    return metrics or None
