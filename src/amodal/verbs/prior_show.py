@@ -97,7 +97,7 @@ def show(
         f"{len(rows) - missed - len(faults)} pictures: {out}" + (f" (objects not detected: {missed})" if missed else "")
     )
     if faults:
-        print(name_all("could not be drawn", faults))
+        warn(name_all("could not be drawn", faults))
 
 
 def choose_rows(annotations: AnnotationSet, matched: ClassMatch, limit: int) -> list[int]:

@@ -36,6 +36,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     from amodal.datasets import load
     from amodal.errors import ConfigError, DataError, name_all, one_line
     from amodal.files import fitting_name
+    from amodal.launch import warn
 
     if limit < 0:
         raise ConfigError(f"--limit is {limit}, must be 0 (all) or more")
@@ -60,7 +61,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     sides = f"at most {size} pixels a side" if size else "at their own size"
     print(f"{len(chosen) - len(faults)} pictures, {sides}: {out}")
     if faults:
-        print(name_all("could not be drawn", faults))
+        warn(name_all("could not be drawn", faults))
 
 
 def _picture(data: AmodalDataset, index: int, size: int) -> NDArray[np.uint8]:
