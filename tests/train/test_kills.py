@@ -1,4 +1,4 @@
-"""Killed at any moment of its writing, a run is resumed to the end of an unkilled one; a full disk is one line."""
+"""Killed or stopped at any moment, a run is resumed to the end of one that was not; a full disk is one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ import pytest
 from amodal.cli import main
 from amodal.config_io import load_config
 from amodal.model import load_model
+from amodal.train import run as page
 from amodal.train.run import train_run
+from amodal.train.signals import Stopped
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "ctypes.dlopen", "shutil.rmtree")
 """Events of Python by which a run changes files; folders are swapped by way of ctypes."""
@@ -143,3 +147,66 @@ def test_a_disk_that_is_full_is_one_line_and_the_last_state_stays(
     assert "model.safetensors: cannot be written (File too large)" in line
     assert {path.name: path.read_bytes() for path in (tmp_path / "run/last").iterdir()} == before
     assert not [path for path in (tmp_path / "run").rglob(".*") if path.name != ".lock"]
+
+
+def _signal(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    time.sleep(0)  # Here Python runs its handlers at the latest.
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch, name: str, when: int, *numbers: signal.Signals) -> None:
+    """Sends signals at the end of call number ``when`` of a function that the run's page uses."""
+    function, calls = getattr(page, name), []
+
+    def call(*words: Any, **more: Any) -> Any:
+        calls.append(name)
+        result = function(*words, **more)
+        if len(calls) == when:
+            _signal(*numbers)
+        return result
+
+    monkeypatch.setattr(page, name, call)
+
+
+@pytest.mark.parametrize("name", ["load_data", "run_prior"])
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    name: str, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    _interrupt(monkeypatch, name, 1, signal.SIGTERM)
+    with pytest.raises(
+        Stopped, match=r"^stopped before the first step; no step is saved: the same command begins anew$"
+    ):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run/last").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["validate", "save_state"])
+def test_a_signal_in_a_step_ends_the_run_after_it_and_its_evaluation(
+    name: str, train: Any, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _interrupt(patch, name, 1, signal.SIGINT)
+        with pytest.raises(Stopped, match=r"^stopped after step 1 of 2; .*/last holds it: .* --resume auto") as caught:
+            train(tmp_path / "run")
+    assert caught.value.code == 130
+    assert (tmp_path / "run/eval.csv").read_text().splitlines()[-1].startswith("1,")
+    train(tmp_path / "run")
+    _same(tmp_path / "run", whole[0])
+
+
+@pytest.mark.parametrize("name", ["validate", "save_state"])
+def test_a_second_signal_ends_the_run_at_once_and_leaves_the_state_before(
+    name: str, train: Any, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "run", 1)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, name, 1, signal.SIGTERM, signal.SIGTERM)
+        with pytest.raises(Stopped, match=r"^stopped at once, after step 2 of 2; step 1 is saved: ") as caught:
+            train(tmp_path / "run")
+    assert caught.value.code == 143
+    assert json.loads((tmp_path / "run/last/state.json").read_text())["step"] == 1
+    train(tmp_path / "run")
+    _same(tmp_path / "run", whole[0])

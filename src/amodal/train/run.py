@@ -194,10 +194,10 @@ def _loop(run: _Run, signals: Signals) -> None:
                 _track(run, {f"train/{name}": value for name, value in row.items()})
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 _evaluate(run, evals)
-            # Asked once a step: a signal that comes while the checkpoint is written ends the next one.
             number = _asked_to_stop(accelerator, signals)
             if done == config.steps or done % config.save_every == 0 or number:
                 _save_last(run)
+                number = number or _asked_to_stop(accelerator, signals)  # Nothing is lost by ending now.
             if number and done < config.steps:
                 # The other processes end without a word, as the main one has said it.
                 raise Stopped(stopped(config, done), number) if log is not None else SystemExit(128 + number)
