@@ -121,9 +121,9 @@ def test_killed_while_writing(share: float, train: Any, whole: tuple[Path, int],
 
 
 @pytest.mark.slow
-def test_killed_at_every_moment_of_writing(train: Any, whole: tuple[Path, int], tmp_path: Path) -> None:
+def test_killed_at_many_moments_of_writing(train: Any, whole: tuple[Path, int], tmp_path: Path) -> None:
     assert whole[1] > 60
-    for moment in range(whole[1]):
+    for moment in range(0, whole[1], 3):
         _kill_and_resume(moment, train, whole[0], tmp_path / "run")
         shutil.rmtree(tmp_path / "run")
 

@@ -57,7 +57,7 @@ def other_length(config: TrainConfig, planned: int, done: int) -> str:
 def _falls(optim: OptimConfig, steps: list[int]) -> str:
     if not steps or optim.gamma == 1.0:
         return "the rate never falls"
-    return f"the rate falls from step {', '.join(map(str, steps))} on"
+    return f"the rate falls at {', '.join(map(str, steps))}"
 
 
 def expected(seconds: float, steps: int) -> str:
