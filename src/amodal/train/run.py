@@ -135,7 +135,7 @@ def _prepare(
     prior = run_prior(config, data, facts["digest"], accelerator, last)
     model = _build(config, data, prior, pretrained=init is None and last is None)
     if init is not None:
-        accelerator.print(start_from(model, init) if last is None else f"init: {init} is not read again, {last} goes on")
+        accelerator.print(start_from(model, init) if last is None else f"init: {init} is not read, {last} goes on")
     freeze(model, config.freeze)
     optimizer = make_optimizer(model, config.optim)
     model.to(accelerator.device)
