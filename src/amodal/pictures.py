@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from amodal.config import TransformConfig
 from amodal.data.images import grey_range, read_image, to_rgb
 from amodal.errors import ConfigError, DataError
 from amodal.models.rcnn import AmodalRCNN
@@ -157,3 +158,16 @@ def _evaluating(model: AmodalRCNN) -> Iterator[None]:
 
 def _tensor(image: Pixels, device: torch.device) -> Tensor:
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1).to(device)
+
+
+def seen_size(config: TransformConfig, *, training: bool = False) -> str:
+    """One line: at what size a model of these settings sees pictures."""
+
+    def sides(shorter: list[int], longer: int) -> str:
+        return f"{' or '.join(map(str, shorter))} px on the shorter side, {longer} at most on the longer"
+
+    seen = sides([config.test_min_size], config.test_max_size)
+    if training:
+        trained = sides(config.min_size, config.max_size)
+        seen = trained if trained == seen else f"{trained}, in training; {seen}, in test"
+    return f"pictures are seen at {seen}"

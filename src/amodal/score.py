@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import warnings
 from functools import partial
@@ -24,7 +23,7 @@ from amodal.launch import warn
 from amodal.locks import hold
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
-from amodal.pictures import explain_image
+from amodal.pictures import explain_image, seen_size
 from amodal.predict import jobs
 from amodal.predict.team import Team
 from amodal.report import write_report
@@ -106,11 +105,12 @@ def run_test(
     truth = load_annotations(annotations, schema=schema)
     items = list_items(truth, images)
     team = Team(device)
-    if team.is_main:
-        tell(truth)
-        for remark in rate_remarks(truth):
-            print(f"warning: {remark}", file=sys.stderr)
+    tell(truth)
+    for remark in rate_remarks(truth):
+        warn(f"warning: {remark}")
     model = load(checkpoint, team.device)
+    if team.is_main:
+        print(seen_size(model.config.transform))
     category_of = match_classes(model, truth)
     started = time.monotonic()
     outcome = jobs.run(model, items, out, threshold=THRESHOLD, batch=batch, team=team)

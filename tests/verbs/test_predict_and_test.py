@@ -70,11 +70,12 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
         assert ("visible_mask" in result) == ("visible_bbox" in result) == has_visible
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [f"{k:06d}.png" for k in (1, 2, 3)]
     assert not (out / "parts").exists()
-    printed = capsys.readouterr().out
-    assert "in 3 images" in printed
-    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed
-    assert "1 picture could not be read" in printed
-    assert "broken.png" in printed
+    printed = capsys.readouterr()
+    assert "in 3 images" in printed.out
+    assert printed.out.count("px on the shorter side, ") == 1
+    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed.out
+    assert "1 picture could not be read" in printed.err
+    assert "broken.png" in printed.err
 
 
 def test_predict_twice_is_byte_equal(scenes: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_broken_picture_and_a_long_name_cost_nothing_else(
     write(replace(tiny_annotations, file_names=names), place / "ann.json")
     show(place / "prior", place / "ann.json", place / "out", images=place / "images", limit=0)
     hit = [row for row in rows if int(tiny_annotations.image_index[row]) == first]
-    printed = capsys.readouterr().out
-    assert f"{len(rows) - len(hit)} pictures, " in printed
-    assert f"could not be drawn:\n  annotation {int(tiny_annotations.annotation_ids[hit[0]])}: " in printed
+    printed = capsys.readouterr()
+    assert f"{len(rows) - len(hit)} pictures, " in printed.out
+    assert f"could not be drawn:\n  annotation {int(tiny_annotations.annotation_ids[hit[0]])}: " in printed.err
     assert len(list((place / "out").iterdir())) == len(rows) - len(hit)

@@ -33,9 +33,9 @@ def place(folder: Path, names: list[str], broken: tuple[str, ...] = ()) -> Path:
 def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, [LONG, "b.png", "c.png"], broken=("b.png",))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert f"2 pictures, drawn at 8 of 64 x 48 px: {tmp_path / 'out'}" in printed
-    assert "1 picture could not be drawn:\n  image 139873: " in printed
+    printed = capsys.readouterr()
+    assert f"2 pictures, drawn at 8 of 64 x 48 px: {tmp_path / 'out'}" in printed.out
+    assert "1 picture could not be drawn:\n  image 139873: " in printed.err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names[1] == "139874_c.png"
     assert names[0].startswith("139872_kkkk")

@@ -13,7 +13,11 @@ from amodal.files import whole
 
 
 class CsvLog:
-    """Appends rows that begin with ``step``; the first row decides the columns."""
+    """Appends rows that begin with ``step``; the first row decides the columns.
+
+    Attributes:
+        last: the last row that was kept, by column; empty without one.
+    """
 
     def __init__(self, path: Path, keep_until: int) -> None:
         """
@@ -23,12 +27,15 @@ class CsvLog:
         """
         self.path = path
         self.columns: list[str] = []
+        self.last: dict[str, str] = {}
         rows: list[list[str]] = []
         if keep_until and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 self.columns, *rows = list(csv.reader(file)) or [[]]
         # A kill may have left half a row at the end.
         rows = [row for row in rows if len(row) == len(self.columns) and row[0].isdigit() and int(row[0]) <= keep_until]
+        if rows:
+            self.last = dict(zip(self.columns, rows[-1], strict=True))
         with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([self.columns, *rows] if self.columns else [])
 

@@ -28,6 +28,7 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 STATE_VERSION = 1
 
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+_STEPS = "steps"
 _COUNT = "tensors"  # key of the metadata of the optimiser's file
 
 FREE_KEYS = frozenset(
@@ -43,7 +44,10 @@ FREE_KEYS = frozenset(
         "prior",
     }
 )
-"""Settings that a resumed run may change, since the weights do not depend on them: its prior is its checkpoint's."""
+"""Settings that a resumed run may change, since the weights do not depend on them: its prior is its checkpoint's.
+
+Its ``steps`` may change, too, but they decide what weights it ends with.
+"""
 
 
 @dataclass
@@ -97,16 +101,26 @@ def read_state(folder: Path, config: TrainConfig, data: dict[str, Any]) -> RunSt
     state, saved = _checked(content, path)
     # JSON knows no tuples and no difference of 1 and 1.0, so both sides take the same way.
     asked = flatten(json.loads(json.dumps(to_dict(config))))
-    differing = [key for key in sorted({*saved, *asked} - FREE_KEYS) if saved.get(key) != asked.get(key)]
+    may = FREE_KEYS | {_STEPS}
+    differing = [key for key in sorted({*saved, *asked} - may) if saved.get(key) != asked.get(key)]
     if differing:
         shown = ", ".join(f"{key} ({saved.get(key)!r}, now {asked.get(key)!r})" for key in differing)
-        raise ConfigError(f"{folder}: cannot resume, settings differ: {shown}")
+        free = f"a resumed run may change {', '.join(sorted(may))}"
+        raise ConfigError(f"{folder}: cannot resume, settings differ: {shown}; {free}")
+    if config.steps < state.step:
+        raise ConfigError(f"{folder}: steps is {config.steps}, but {state.step} are done; give as many or more")
     if saved.get("data.val") != asked.get("data.val"):
         state.best = None  # A score on other images says nothing about this one's best.
     if state.data != data:
         keys = [key for key in data if state.data.get(key) != data[key]]
         raise ConfigError(f"{folder}: cannot resume, data.train is not the same data ({', '.join(keys)} differ)")
     return state
+
+
+def planned_steps(folder: Path) -> int:
+    """How many steps the run in ``folder``, whose state :func:`read_state` has read, was to have when it was saved."""
+    steps: int = json.loads((folder / STATE).read_text(encoding="utf-8"))["config"][_STEPS]
+    return steps
 
 
 def _checked(content: Any, path: Path) -> tuple[RunState, dict[str, Any]]:

@@ -77,3 +77,13 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         for part in ("mask", "box", "visible")
         for name, value in (metrics.get(part) or {}).items()
     }
+
+
+def nested_metrics(row: Mapping[str, str]) -> dict[str, Any] | None:
+    """The opposite of :func:`flat_metrics` for a row of ``eval.csv``; None for an empty one."""
+    metrics: dict[str, Any] = {}
+    for key, text in row.items():
+        part, dot, name = key.partition(".")
+        if dot:
+            metrics.setdefault(part, {})[name] = float(text) if text else None
+    return metrics or None

@@ -44,9 +44,10 @@ def predict(
     """
     from amodal.errors import ConfigError, DataError, name_all
     from amodal.files import write_rows
+    from amodal.launch import warn
     from amodal.locks import hold_as_main
     from amodal.model import load
-    from amodal.pictures import check_threshold
+    from amodal.pictures import check_threshold, seen_size
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
     from amodal.predict.team import Team
@@ -61,8 +62,11 @@ def predict(
     with hold_as_main(out):
         jobs.check_out(out, ("predictions.json", "images.json"))
         team = Team(device)
+        model = load(checkpoint, team.device)
+        if team.is_main:
+            print(seen_size(model.config.transform))
         outcome = jobs.run(
-            load(checkpoint, team.device),
+            model,
             items,
             out,
             threshold=threshold,
@@ -82,11 +86,11 @@ def predict(
     if drawn and not no_overlays:
         print(f"{drawn_at(drawn, draw_size)}: {out / jobs.OVERLAYS}")
     if gathered.left_out:
-        print(gathered.told())
+        warn(gathered.told())
     if outcome.undrawn:
-        print(name_all("could not be drawn", [(i["file_name"], i["overlay_error"]) for i in outcome.undrawn]))
+        warn(name_all("could not be drawn", [(i["file_name"], i["overlay_error"]) for i in outcome.undrawn]))
     if outcome.failed:
-        print(name_all("could not be read", [(i["file_name"], i["error"]) for i in outcome.failed]))
+        warn(name_all("could not be read", [(i["file_name"], i["error"]) for i in outcome.failed]))
     if not read:
         raise DataError(f"none of the {len(items)} images could be read")
     return 0

@@ -111,7 +111,7 @@ def show(
     told = f", {expanding} with a visible expansion, drawn at {draw_size} px a panel" if drawn else ""
     print(f"{counted(drawn, 'picture')}{told}: {out}" + (f" (objects not detected: {missed})" if missed else ""))
     if faults:
-        print(name_all("could not be drawn", faults))
+        warn(name_all("could not be drawn", faults))
 
 
 def choose_rows(annotations: AnnotationSet, matched: ClassMatch, limit: int) -> list[int]:

@@ -30,6 +30,7 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
     from amodal.datasets import load
     from amodal.errors import ConfigError, DataError, DiskError, counted, name_all, one_line
     from amodal.files import check_room, fitting_name, write_picture
+    from amodal.launch import warn
     from amodal.report.truth import draw_truth, shown_rows
     from amodal.viz.scale import check_draw_size, drawn_at
 
@@ -60,4 +61,4 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         raise DataError(f"none of the {len(chosen)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
     print(f"{counted(len(drawn), 'picture')}{', ' + drawn_at(drawn, draw_size) if drawn else ''}: {out}")
     if faults:
-        print(name_all("could not be drawn", faults))
+        warn(name_all("could not be drawn", faults))

@@ -21,7 +21,8 @@ def train(
     Args:
         config: YAML file with differences from the defaults, or from another file that it names as its base; or the
             name of one that comes with the package, such as mask_rcnn/nano ("amodal configs" lists them).
-        resume: "auto" continues RUN/last with the result of an unkilled run, or starts where there is none.
+        resume: "auto" continues RUN/last with the result of an unkilled run, or starts where there is none. More
+            --steps than it was begun with make the run longer.
         init: checkpoint whose weights start the run: a folder (of a run, too), "nano-scenes-v1", which ships with the
             package, or a Hugging Face id; classes are matched by name, new ones start afresh.
         settings: any setting of the configuration, which wins over the file.
