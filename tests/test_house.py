@@ -13,8 +13,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "terminal", "version"),
-    ("viz",),
-    ("draws", "files", "frames", "launch", "settings", "transport"),
+    ("bounds", "viz"),
+    ("draws", "files", "frames", "launch", "plain_yaml", "settings", "transport"),
     ("structures", "systems"),
     ("data", "prediction"),
     ("config",),

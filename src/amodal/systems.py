@@ -12,8 +12,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from amodal.errors import ConfigError, nearest
+from amodal.errors import ConfigError, nearest, shown
 from amodal.settings import MethodConfig, PGExpConfig
+
+_LONGEST = 1000  # characters of "module:NAME"
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def find(name: str) -> System:
     """
     if name in SYSTEMS:
         return SYSTEMS[name]
-    if ":" not in name:
-        raise ConfigError(f"system is {name!r}, no known system{nearest(name, SYSTEMS)}")
+    if ":" not in name or len(name) > _LONGEST:
+        raise ConfigError(f"system is {shown(name)}, no known system{nearest(name, SYSTEMS)}")
     target = resolve(name)
     if isinstance(target, System):
         return target
