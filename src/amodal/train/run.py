@@ -26,6 +26,7 @@ from amodal.files import named, recover, replace_folder, write_text
 from amodal.launch import own_settings
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, train_loader
+from amodal.train.early import check_early
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
 from amodal.train.freeze import freeze
 from amodal.train.init import start_from
@@ -89,6 +90,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     facts = fingerprint(images)
     state = read_state(last, config, facts) if resuming else RunState(0, None, {}, facts)
 
+    check_early(config, len(images), accelerator.num_processes, init, resuming)
     prior = run_prior(config, data, facts["digest"], accelerator, last if resuming else None)
     fresh = init is None and not resuming
     model = _build(config, data, prior, pretrained=fresh)
@@ -98,7 +100,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
     optimizer = make_optimizer(model, config.optim)
     model.to(accelerator.device)
     if resuming:
-        restore(last, model, optimizer)
+        restore(last, model, optimizer, state.step)
     prepared, engine = accelerator.prepare(model, optimizer)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
