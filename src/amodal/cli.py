@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from amodal.errors import AmodalError, nearest
+from amodal.errors import AmodalError, is_memory, nearest, one_line
 from amodal.terminal import safe_streams
 from amodal.version import __version__
 
@@ -93,6 +93,8 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt as error:
         return _fail(verb, str(error) or "interrupted", getattr(error, "code", 130))
     except Exception as error:
+        if is_memory(error):
+            return _fail(verb, f"not enough memory for what is asked ({one_line(error):.200})", 1)
         kind = type(error).__name__
         return _fail(verb, f"unexpected {kind}: {error} (set AMODAL_DEBUG=1 for the traceback)", 1)
 
@@ -241,7 +243,7 @@ class _Verb:
             words[place] = f"{canonical}={value}" if "=" in word else canonical
         try:
             parsed = vars(self.parser.parse_args(words))
-        except ArgumentError as error:
+        except (ArgumentError, AttributeError, LookupError) as error:  # The latter: of YAML tags in a number's place.
             raise UsageError(_usage_problem(str(error), self.flags)) from None
         return {**{key: value for key, value in parsed.items() if value is not SUPPRESS}, **settings}
 
