@@ -231,7 +231,7 @@ class DataConfig:
         val: annotation file evaluated during training; null: no evaluation.
         val_images: folder its file names are relative to.
         flip: probability of a horizontal flip in training.
-        workers: loader processes.
+        workers: loader processes; at a terminal, more than there are cores are asked for.
     """
 
     train: str = ""

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from amodal.bounds import CLASSES, MAX_ID
 from amodal.config import ModelConfig, TrainConfig
-from amodal.errors import ConfigError, nearest, shown
+from amodal.errors import ConfigError, nearest, printable, shown
 from amodal.files import NAME_BYTES, shipped_files
 from amodal.plain_yaml import dump_yaml, is_text, read_text, read_yaml
 from amodal.settings import EXPANSION_PRIOR
@@ -116,7 +116,7 @@ def find_config(name: str, folder: Path) -> Path:
         return path
     known = shipped_files("configs")
     if name not in known:
-        name = name if len(name) <= NAME_BYTES else shown(name)
+        name = printable(name) if len(name) <= NAME_BYTES else shown(name)
         raise ConfigError(
             f"{name}: no such file, nor a configuration that comes with the package{nearest(name, known)}"
         )
