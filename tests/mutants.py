@@ -265,7 +265,7 @@ def _change_header(random: Random, path: Path) -> None:
 def _change_tensor(random: Random, path: Path) -> None:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
+        metadata = dict(file.metadata() or {"format": "pt"})
     name = random.choice(sorted(tensors))
     value = tensors[name]
 

@@ -182,6 +182,8 @@ def _class_specific(name: str, value: Tensor, own: Tensor, rows: list[int] | Non
     if not any(part in name for part in _PER_CLASS):
         return value
     values_per_class = 4 if "bbox_pred" in name else 1
+    if not value.dim() or value.shape[0] % values_per_class:
+        return value  # No rows of classes: it stays out, as do those of another number of classes.
     by_class = value.reshape(value.shape[0] // values_per_class, values_per_class, *value.shape[1:])
     if rows is not None:
         by_class = by_class[[0, *rows]]
