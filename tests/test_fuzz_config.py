@@ -85,7 +85,7 @@ Run = Callable[[int, int], "Counter[str]"]
 
 @pytest.fixture
 def run(folder: Path, tiny_prior: Prior, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Reads ``count`` mutants, a third of them command lines, and builds every tenth that is accepted."""
+    """Reads ``count`` mutants, a third of them command lines, and builds every fourth that is accepted."""
     kept: list[TrainConfig] = []
     monkeypatch.setattr("amodal.train.run.train_run", lambda config, **_: kept.append(config))
 
@@ -104,7 +104,7 @@ def run(folder: Path, tiny_prior: Prior, monkeypatch: pytest.MonkeyPatch, capfd:
             elif (config := mutant(random, folder)) is not None:
                 kept.append(config)
             told["accepted" if kept else "refused"] += 1
-            if kept and told["accepted"] % 10 == 1:
+            if kept and told["accepted"] % 4 == 1:
                 told["built"] += 1
                 usable(kept[0], tiny_prior)
         return told
@@ -121,5 +121,12 @@ def test_mutants(run: Run) -> None:
 @pytest.mark.slow
 def test_three_thousand_mutants(run: Run) -> None:
     told = run(3000, 2)
-    assert told["built"] >= 20
+    assert told["built"] >= 80
     print(dict(told))
+
+
+@pytest.mark.parametrize("value", ["!!timestamp x", "!!bool x", "!!int x", "*a", "[" * 40, "1e400", "{a: 1}"])
+def test_numbers_of_other_verbs(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "a.json", "images", "out", "--limit", value]) == 2
+    told = capsys.readouterr().err
+    one_line(told.strip(), value if "!!" in value else "--limit is")

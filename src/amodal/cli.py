@@ -241,9 +241,12 @@ class _Verb:
                 raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
             canonical = _flag(self.flags[flag])
             words[place] = f"{canonical}={value}" if "=" in word else canonical
+        for word in words:
+            if word.startswith("!!") or "=!!" in word:  # Numbers are read as YAML, whose tags fail in many ways.
+                raise UsageError(f"{word}: no value that a flag takes")
         try:
             parsed = vars(self.parser.parse_args(words))
-        except (ArgumentError, AttributeError, LookupError) as error:  # The latter: of YAML tags in a number's place.
+        except ArgumentError as error:
             raise UsageError(_usage_problem(str(error), self.flags)) from None
         return {**{key: value for key, value in parsed.items() if value is not SUPPRESS}, **settings}
 
