@@ -20,8 +20,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "terminal", "version"),
-    ("locks", "viz"),
-    ("draws", "files", "frames", "launch", "settings", "transport"),
+    ("bounds", "locks", "viz"),
+    ("draws", "files", "frames", "launch", "plain_yaml", "settings", "transport"),
     ("structures", "systems"),
     ("data", "prediction"),
     ("config",),

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from amodal.config import ModelConfig
-from amodal.config_io import VERSION, check_version, dump_yaml, read_yaml, structure, to_dict
-from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.config_io import VERSION, check_classes, check_version, structure, to_dict
+from amodal.errors import ConfigError, WeightsError, nearest, shown
 from amodal.evaluation.table import COLUMNS, PARTS
 from amodal.files import PICKLES, write_tensors, write_text
 from amodal.models.branch import Prior, PriorMaker
 from amodal.models.rcnn import AmodalRCNN
+from amodal.plain_yaml import dump_yaml, read_yaml
 from amodal.settings import FitConfig, MethodConfig, PriorKind
 from amodal.systems import MAKERS, resolve
 from amodal.version import __version__
@@ -114,17 +115,14 @@ def read_checkpoint_config(folder: Path) -> tuple[ModelConfig, list[str], list[i
     known = ["system", "class_names", "category_ids", "model"]
     for key in data:
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), known)}")
+            raise ConfigError(f"{path}: unknown key {shown(key)}{nearest(str(key), known)}")
     for key in known:
         if key not in data:
             raise ConfigError(f"{path}: {key} is missing")
     names, ids, settings = data["class_names"], data["category_ids"], data["model"]
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: model is {settings!r}, must be a mapping of settings")
-    if not _is_list(names, str) or not names:
-        raise ConfigError(f"{path}: class_names must be a list of names")
-    if not _is_list(ids, int) or len(set(ids)) != len(ids) or len(ids) != len(names):
-        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+        raise ConfigError(f"{path}: model is {shown(settings)}, must be a mapping of settings")
+    check_classes(names, ids, path)
     return structure(ModelConfig, {**settings, "system": data["system"]}, str(path)), names, ids
 
 
@@ -177,7 +175,3 @@ def _state(model: AmodalRCNN, half: bool) -> dict[str, Tensor]:
         small = value.half() if half and value.is_floating_point() else value
         state[name] = small if bool(torch.isfinite(small).all()) else value  # Too large for float16: kept as it is.
     return state
-
-
-def _is_list(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)

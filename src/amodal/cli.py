@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from amodal.errors import AmodalError, nearest
+from amodal.errors import AmodalError, is_memory, nearest, one_line
 from amodal.terminal import safe_streams
 from amodal.version import __version__
 
@@ -95,6 +95,8 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt as error:
         return _fail(verb, str(error) or "interrupted", getattr(error, "code", 130))
     except Exception as error:
+        if is_memory(error):
+            return _fail(verb, f"not enough memory for what is asked ({one_line(error):.200})", 1)
         kind = type(error).__name__
         return _fail(verb, f"unexpected {kind}: {error} (set AMODAL_DEBUG=1 for the traceback)", 1)
 
@@ -241,6 +243,9 @@ class _Verb:
                 raise UsageError(f"unknown flag {flag}{nearest(flag, known)}")
             canonical = _flag(self.flags[flag])
             words[place] = f"{canonical}={value}" if "=" in word else canonical
+        for word in words:
+            if word.startswith("!!") or "=!!" in word:  # Numbers are read as YAML, whose tags fail in many ways.
+                raise UsageError(f"{word}: no value that a flag takes")
         try:
             parsed = vars(self.parser.parse_args(words))
         except ArgumentError as error:

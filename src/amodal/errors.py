@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_SHOWN = 100  # characters of a value in a message
 
 
 class AmodalError(Exception):
@@ -82,6 +83,13 @@ def one_line(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {text}" if text else type(fault).__name__
 
 
+def is_memory(fault: BaseException) -> bool:
+    """Whether a fault says that there is no more memory, of the machine or a GPU; PyTorch's has no kind of its own."""
+    told = str(fault)
+    no_kind = isinstance(fault, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
+    return isinstance(fault, MemoryError) or no_kind
+
+
 def printable(text: str) -> str:
     """The text on one line, with escapes for control characters, and for lone surrogates, which no encoding has."""
     whole = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
@@ -99,7 +107,16 @@ def name_all(what: str, faults: Sequence[tuple[str, str]]) -> str:
 def require(ok: bool, key: str, value: object, rule: str) -> None:
     """Refuse the setting ``key`` with a :class:`ConfigError` unless it is ``ok``; ``rule`` says what it must be."""
     if not ok:
-        raise ConfigError(f"{key} is {value!r}, must be {rule}")
+        raise ConfigError(f"{key} is {shown(value)}, must be {rule}")
+
+
+def shown(value: object) -> str:
+    """The value as a message shows it: its ``repr``, short and on one line, whatever it is."""
+    try:
+        text = printable(repr(value))
+    except (ValueError, RecursionError):  # Integers of thousands of digits, nesting without end.
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def nearest(name: str, names: Iterable[str], *, listed: int = 20) -> str:

@@ -20,10 +20,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.errors import AmodalError, ConfigError, DataError, DiskError, WeightsError, named, nearest
+from amodal.errors import (
+    AmodalError,
+    ConfigError,
+    DataError,
+    DiskError,
+    WeightsError,
+    named,
+    nearest,
+    printable,
+    shown,
+)
 from amodal.locks import is_still, lock, make_folder, remove_empty
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -329,15 +340,34 @@ def read_weights(path: Path, expected: Mapping[str, Tensor], owner: str) -> dict
         missing = [name for name in expected if name not in names]
         surplus = sorted(names - set(expected))
         if missing or surplus:
-            what = f"tensor {missing[0]!r} is missing" if missing else f"tensor {surplus[0]!r} is unknown"
+            what = f"tensor {shown(missing[0])} is missing" if missing else f"tensor {shown(surplus[0])} is unknown"
             raise WeightsError(f"{path}: {what} ({len(missing)} missing, {len(surplus)} unknown); asked by {owner}")
         for name, like in expected.items():
             shape = list(file.get_slice(name).get_shape())
             if shape != list(like.shape):
-                raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, {owner} asks for {list(like.shape)}")
+                raise WeightsError(
+                    f"{path}: tensor {shown(name)} has shape {shape}, {owner} asks for {list(like.shape)}"
+                )
         for name, like in expected.items():
-            tensors[name] = _checked(file.get_tensor(name), like, name, path)
+            tensors[name] = fitting(file.get_tensor(name), like.dtype, name, path)
     return tensors
+
+
+def fitting(value: Tensor, dtype: torch.dtype, name: str, path: Path | str) -> Tensor:
+    """A tensor of a file as ``dtype``; floats of another size are converted.
+
+    Raises:
+        WeightsError: it is of another kind, or not finite as ``dtype``; names file and tensor.
+    """
+    import torch
+
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if value.dtype != dtype and not (value.dtype in floats and dtype in floats):
+        raise WeightsError(f"{path}: tensor {shown(name)} is {value.dtype}, must be {dtype}")
+    converted = value.to(dtype)  # A number that float64 holds may be none in float32.
+    if dtype in floats and not bool(torch.isfinite(converted).all()):
+        raise WeightsError(f"{path}: tensor {shown(name)} holds NaN or infinity")
+    return converted
 
 
 @contextlib.contextmanager
@@ -353,7 +383,7 @@ def open_weights(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error})") from None
+        raise WeightsError(f"{path}: no whole safetensors file ({printable(str(error)):.300})") from None
 
 
 def _side(folder: Path, role: str) -> Path:
@@ -384,13 +414,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _checked(value: Tensor, like: Tensor, name: str, path: Path) -> Tensor:
-    import torch
-
-    if value.is_floating_point() != like.is_floating_point():
-        raise WeightsError(f"{path}: tensor {name!r} is {value.dtype}, must be {like.dtype}")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
-    return value.to(like.dtype)

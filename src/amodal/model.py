@@ -152,14 +152,18 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
     with open_weights(folder / checkpoint.WEIGHTS):
         pass  # A damaged file is found before the model is built.
     prior = folder / checkpoint.PRIOR if checkpoint.prior_kind(config.method) else None
-    model = build(
-        config.system,
-        len(class_names),
-        config=config,
-        class_names=class_names,
-        category_ids=category_ids,
-        prior=prior,
-    )
+    try:
+        model = build(
+            config.system,
+            len(class_names),
+            config=config,
+            class_names=class_names,
+            category_ids=category_ids,
+            prior=prior,
+        )
+    except ConfigError as error:
+        told = str(error)  # What is wrong with the prior's own file names that.
+        raise ConfigError(told if str(folder) in told else f"{folder / checkpoint.CONFIG}: {told}") from None
     expected = model.state_dict()
     tensors = read_weights(folder / checkpoint.WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
     model.load_state_dict(tensors)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from amodal.bounds import MANY, PRIORS, STEPS, WIDTH, each, within
 from amodal.errors import ConfigError, require
 
 
@@ -39,10 +39,18 @@ class MethodConfig:
         """The prior that the system as configured needs; None: it needs none."""
         return None
 
+    def check_model(self, model: Any) -> None:
+        """Refuses settings of the parts that all systems share (:class:`amodal.config.ModelConfig`) that can never
+        serve these, with a :class:`ConfigError`."""
+        return None
+
     def check_prior(self, fitted: FitConfig) -> None:
         """Refuses a prior of ``prior_kind`` fitted with ``fitted`` that can never serve these settings, with a
         :class:`ConfigError`."""
         return None
+
+
+_FLOW_CELLS = 14  # a side, of the flows of a prior, which move the cells of a pooled map
 
 
 @dataclass(frozen=True)
@@ -95,15 +103,15 @@ class PGExpConfig(MethodConfig):
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        require(self.k >= 1, "model.method.k", self.k, ">= 1")
+        within(self, "model.method.", 1, PRIORS, "k", "candidates")
         enough = self.rerank == "none" or self.candidates >= self.k
         require(enough, "model.method.candidates", self.candidates, f">= model.method.k ({self.k})")
         weight = self.rerank_weight
-        require(weight is None or 0 <= weight < math.inf, "model.method.rerank_weight", weight, ">= 0, or null")
-        ok = len(self.delta_weights) == 4 and all(0 < w < math.inf for w in self.delta_weights)
-        require(ok, "model.method.delta_weights", self.delta_weights, "four weights > 0")
-        require(self.box_channels >= 1, "model.method.box_channels", self.box_channels, ">= 1")
-        require(self.warmup_steps >= 0, "model.method.warmup_steps", self.warmup_steps, ">= 0")
+        ok = weight is None or 0 <= weight <= MANY
+        require(ok, "model.method.rerank_weight", weight, f"0 to {MANY}, or null")
+        each(self, "model.method.", "delta_weights", 0.001, 1000, count=4)
+        within(self, "model.method.", 1, WIDTH, "box_channels")
+        within(self, "model.method.", 0, STEPS, "warmup_steps")
         require(0 <= self.warmup_jitter < 0.5, "model.method.warmup_jitter", self.warmup_jitter, "in [0, 0.5)")
         require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
         needs = self.detects == "visible" and self.box_expansion == "none"
@@ -112,6 +120,11 @@ class PGExpConfig(MethodConfig):
     @property
     def prior_kind(self) -> PriorKind | None:
         return EXPANSION_PRIOR if self.box_expansion == "prior" or self.mask_expansion != "plain" else None
+
+    def check_model(self, model: Any) -> None:
+        size = model.mask_head.pool_size
+        ok = self.prior_kind is None or size == _FLOW_CELLS
+        require(ok, "model.mask_head.pool_size", size, f"{_FLOW_CELLS} for a system with a prior")
 
     def check_prior(self, fitted: FitConfig) -> None:
         assert isinstance(fitted, PriorConfig)
@@ -166,13 +179,12 @@ class PriorConfig(FitConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.slots >= 1, "slots", self.slots, ">= 1")
-        require(self.encoder_steps >= 1, "encoder_steps", self.encoder_steps, ">= 1")
-        require(self.flow_steps >= 1, "flow_steps", self.flow_steps, ">= 1")
-        require(0 <= self.neighbour_share <= 1, "neighbour_share", self.neighbour_share, "in [0, 1]")
-        require(0 <= self.key_aspect < math.inf, "key_aspect", self.key_aspect, ">= 0")
+        within(self, "", 1, MANY, "slots")
+        within(self, "", 1, STEPS, "encoder_steps", "flow_steps")
+        within(self, "", 0, 1, "neighbour_share")
+        within(self, "", 0, 1000, "key_aspect")
         require(0 <= self.min_occlusion < 1, "min_occlusion", self.min_occlusion, "in [0, 1)")
-        require(self.k >= 1, "k", self.k, ">= 1")
+        within(self, "", 1, PRIORS, "k", "candidates")
         require(self.candidates >= self.k, "candidates", self.candidates, f">= k ({self.k})")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 

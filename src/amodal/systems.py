@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from amodal.errors import ConfigError, nearest, one_line
+from amodal.errors import ConfigError, nearest, one_line, shown
 from amodal.settings import FitConfig, MethodConfig, PGExpConfig, PriorKind
 
 BRANCH, BOX_SIDE = "amodal.models.branch:Branch", "amodal.models.branch:BoxSide"
 """Classes of what a system is made of, see :func:`check_part`."""
+
+_LONGEST = 1000  # characters of "module:NAME"
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def find(name: str) -> System:
     """
     if name in SYSTEMS:
         return SYSTEMS[name]
-    if not is_own(name):
-        raise ConfigError(f"system is {name!r}, no known system{nearest(name, SYSTEMS)}")
+    if not is_own(name) or len(name) > _LONGEST:
+        raise ConfigError(f"system is {shown(name)}, no known system{nearest(name, SYSTEMS)}")
     try:
         target = _imported(name)
         system = target if isinstance(target, System) else _of_class(target)

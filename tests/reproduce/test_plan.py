@@ -74,7 +74,7 @@ def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, content: 
 def test_a_wrong_setting_names_file_row_and_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"test\.yaml: rows\.pgexp: unknown key 'optim\.lrs'; nearest is 'lr'"):
         _run(tmp_path, {"optim.lrs": 1})
-    with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k is 0, must be >= 1"):
+    with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k is 0, must be 1 to 4096"):
         _run(tmp_path, {"model.method.k": 0})
     with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k: method is 3 and a section at once"):
         _run(tmp_path, {"model.method": 3, "model.method.k": 1})

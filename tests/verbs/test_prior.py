@@ -107,8 +107,11 @@ def test_other_folders_are_not_replaced(scenes: Path, tmp_path: Path, capsys: py
         (["prior"], "amodal prior: a second word is missing; there are 'prior fit', 'prior show'"),
         (["prior", "fitt", "x"], "amodal prior fitt: unknown verb 'prior fitt'; nearest is 'prior fit'"),
         (["prior", "fit", "a", "b", "--slot", "3"], "amodal prior fit: unknown flag --slot; nearest is '--slots'"),
-        (["prior", "fit", "a", "b", "--encoder-steps", "0"], "amodal prior fit: --encoder-steps is 0, must be >= 1"),
-        (["prior", "fit", "a", "b", "--slots", "0"], "amodal prior fit: --slots is 0, must be >= 1"),
+        (
+            ["prior", "fit", "a", "b", "--encoder-steps", "0"],
+            "amodal prior fit: --encoder-steps is 0, must be 1 to 1000",
+        ),
+        (["prior", "fit", "a", "b", "--slots", "0"], "amodal prior fit: --slots is 0, must be 1 to 1000000"),
         (
             ["prior", "fit", "a", "b", "--encoder", "200"],
             "amodal prior fit: --encoder is '200', must be one of 392, 128",

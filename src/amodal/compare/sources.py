@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from amodal.checkpoint import CONFIG, WEIGHTS
-from amodal.config_io import flatten, read_yaml
+from amodal.config_io import flatten
 from amodal.data.reader import load
 from amodal.errors import AmodalError, DataError, one_line
 from amodal.model import SHIPPED
+from amodal.plain_yaml import read_yaml
 from amodal.reproduce.collect import thin
 from amodal.reproduce.identity import nest
 from amodal.score import TESTED

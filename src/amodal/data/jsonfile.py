@@ -77,10 +77,10 @@ class Document:
             try:
                 top = _TOP.decode(data)
             except (msgspec.MsgspecError, RecursionError, ValueError):
-                top = _by_python(data)
+                top = strict_json(data)
             else:
                 if isinstance(top, dict):
-                    _by_python(_skeleton(data, top))
+                    strict_json(_skeleton(data, top))
         except BadValueError as fault:
             raise DataError(str(fault), file=self.path) from None
         if not isinstance(top, (dict, list)):
@@ -112,7 +112,7 @@ class Document:
         try:
             entry = _ANY.decode(item)
         except (msgspec.MsgspecError, RecursionError, ValueError):
-            return _by_python(bytes(item))
+            return strict_json(bytes(item))
         # Every key in the text ends in `":`, and so may a string; where keys and text agree, no key is lost.
         keys = 0
         if type(entry) is dict:
@@ -124,7 +124,7 @@ class Document:
         count = len(_KEY_END.findall(text)) if self._spaced else text.count(b'":')
         if count != keys:
             try:
-                _by_python(text)
+                strict_json(text)
             except BadValueError as fault:
                 raise BadValueError(str(fault), entry) from None
         return entry
@@ -170,7 +170,7 @@ def _read(part: Any, path: str) -> Any:
     if type(part) is not msgspec.Raw:
         return part
     try:
-        return _by_python(bytes(part))
+        return strict_json(bytes(part))
     except BadValueError as fault:
         raise DataError(str(fault), file=path) from None
 
@@ -186,8 +186,12 @@ def _skeleton(data: bytes, top: dict[str, msgspec.Raw]) -> bytes:
     return b"".join([*kept, data[end:]])
 
 
-def _by_python(data: bytes) -> Any:
-    """``data`` as Python's own reader has it: slowly, but with all that Python writes, and with every key."""
+def strict_json(data: bytes) -> Any:
+    """``data`` as Python's own reader has it: slowly, but with all that Python writes, and with every key.
+
+    Raises:
+        BadValueError: it is no JSON, or an object has a key twice.
+    """
     try:
         return json.loads(data.decode(), object_pairs_hook=_object, parse_int=_integer)
     except BadValueError:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from amodal.bounds import MAX_ID
 from amodal.data import cache as cached
 from amodal.data import rle
 from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.problems import Findings
-from amodal.data.rows import MAX_ID, RowReader
+from amodal.data.rows import RowReader
 from amodal.data.schemas import named, recognise
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import AnnotationSet

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from amodal.bounds import MAX_ID
 from amodal.data import rle
 from amodal.data.mask_columns import Masks, read_masks, without_hidden
 from amodal.data.problems import Findings
@@ -18,7 +19,6 @@ from amodal.data.store import MaskBuffer, measure_runs
 
 _CHUNK = 512  # small enough for the temporary arrays to stay in the processor's cache
 _NOWHERE = (np.nan,) * 4
-MAX_ID = 2**63 - 1
 _LONGEST_ID = 10**20  # beyond what is valid, but still to be found in the file
 _FAR = 2**31  # pixels
 _SAME_BOX = 2.0  # pixels

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from amodal.config import TrainConfig
-from amodal.config_io import flatten, read_yaml
+from amodal.config_io import flatten
 from amodal.errors import ConfigError, nearest
 from amodal.files import shipped_files
+from amodal.plain_yaml import read_yaml
 from amodal.reproduce.experiment import (
     BASELINES,
     BOOTSTRAP,

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
 from amodal.config import ModelConfig
 from amodal.data.classes import Classes, ClassMatch, match
 from amodal.errors import WeightsError
-from amodal.files import open_weights
+from amodal.files import fitting, open_weights
 from amodal.model import locate
 from amodal.models.rcnn import AmodalRCNN
 from amodal.systems import find, resolve
@@ -80,10 +79,7 @@ def _take(
         return
     shape = list(file.get_slice(name).get_shape())
     if shape == classes.shape(name, own):
-        value = file.get_tensor(name)
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
-        classes.copy(name, value, own)
+        classes.copy(name, fitting(file.get_tensor(name), own.dtype, name, path), own)
         taken.copied += 1
     elif classes.counted(shape, own):
         taken.counted.append(name)

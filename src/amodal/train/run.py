@@ -28,6 +28,7 @@ from amodal.launch import own_settings
 from amodal.locks import hold_as_main
 from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, loader_deaths, train_loader
+from amodal.train.early import check_early
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
 from amodal.train.folder import check_run_folder, check_run_room
 from amodal.train.freeze import freeze
@@ -139,6 +140,7 @@ def _prepare(
         state = read_state(last, config, facts)
         planned = planned_steps(last)
     progress.saved = state.step
+    check_early(config, len(images), accelerator.num_processes, init, last is not None)
     prior = run_prior(config, data, facts["digest"], accelerator, last)
     model = _build(config, data, prior, pretrained=init is None and last is None)
     if init is not None:
@@ -148,7 +150,7 @@ def _prepare(
     model.to(accelerator.device)
     if last is not None:
         # Before the engine wraps the two: names in the files are those of the bare model.
-        restore(last, model, optimizer)
+        restore(last, model, optimizer, state.step)
     prepared, engine = accelerator.prepare(model, optimizer)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
