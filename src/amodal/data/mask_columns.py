@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,13 +40,13 @@ class Outlines:
         rows: which masks they are, ascending.
         pieces: how many polygons each of these masks has.
         lengths: how many numbers each polygon has.
-        points: these numbers, x and y by turns, all polygons behind each other.
+        points: these numbers, x and y by turns, as the bytes of float64.
     """
 
     rows: list[int] = field(default_factory=list)
     pieces: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    points: array[float] = field(default_factory=lambda: array("d"))
+    points: list[bytes] = field(default_factory=list)
 
     def add(self, row: int, polygons: Sequence[Sequence[float]]) -> None:
         """One mask; integers beyond all floats become infinite."""
@@ -54,9 +55,11 @@ class Outlines:
         for polygon in polygons:
             self.lengths.append(len(polygon))
             try:
-                self.points.fromlist(polygon)  # type: ignore[arg-type]  # a list in all but a few cases
-            except (OverflowError, TypeError):
-                self.points.extend(map(to_float, polygon))
+                self.points.append(
+                    struct.pack(f"{len(polygon)}d", *polygon)
+                )  # half the time of numpy's ways to an array
+            except struct.error:  # an integer beyond all floats
+                self.points.append(struct.pack(f"{len(polygon)}d", *map(to_float, polygon)))
 
 
 @dataclass
@@ -77,11 +80,11 @@ class Unread:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     outlines: Outlines = field(default_factory=Outlines)
 
-    def add_rle(self, row: int, size: tuple[int, int], counts: str) -> None:
-        """One RLE; raises ValueError for counts that are not ASCII."""
-        self.rles.append(row)
-        self.sizes.append(size)
-        self.counts.append(counts.encode("ascii"))
+    def add_rles(self, rows: list[int], sizes: list[tuple[int, int]], counts: list[str]) -> None:
+        """RLEs that are not checked yet; raises ValueError for counts that are not ASCII."""
+        self.rles += rows
+        self.sizes += sizes
+        self.counts += map(str.encode, counts, repeat("ascii"))
 
     def is_whole(self) -> bool:
         """Whether there is a mask in every row."""
@@ -171,7 +174,7 @@ def _draw_outlines(outlines: Outlines, sizes: rle.Ints, counts: list[bytes], fau
     rows = np.array(outlines.rows, np.int64)
     owner = np.repeat(rows, outlines.pieces)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(outlines.lengths, dtype=np.int64)])
-    points = np.frombuffer(outlines.points, np.float64)
+    points = np.frombuffer(b"".join(outlines.points), np.float64)
     far = owner[far_outside(points, offsets, sizes[owner])]
     for row in np.unique(far).tolist():
         height, width = sizes[row].tolist()

@@ -104,17 +104,18 @@ class Layout:
         """
         objects: list[Any] = []
         masks = {key: Unread(len(items)) for key, _ in self._masks}
-        parts = [(name, self._read[key], masks[key]) for key, name in self._masks]
+        parts = [(name, self._read[key], masks[key].outlines.add) for key, name in self._masks]
         try:
             for row, one in enumerate(map(self._decode, items)):
                 objects.append(one)
-                for name, get, column in parts:
-                    mask = get(one)
-                    if type(mask) is _RLE:
-                        column.add_rle(row, mask.size, mask.counts)
-                    elif type(mask) is list:
-                        column.outlines.add(row, mask)
-                    setattr(one, name, None)  # the numbers of a chunk would not fit into the processor's cache
+                for name, get, add in parts:
+                    if type(mask := get(one)) is list:
+                        add(row, mask)
+                        setattr(one, name, None)  # the numbers of a chunk would not fit into the processor's cache
+            for key, column in masks.items():
+                found = list(map(self._read[key], objects))
+                rows = [row for row, mask in enumerate(found) if type(mask) is _RLE]
+                column.add_rles(rows, [found[row].size for row in rows], [found[row].counts for row in rows])
         except (msgspec.MsgspecError, RecursionError, ValueError, TypeError):  # TypeError: no longer text
             return None
         # Every key in the text ends in `":`; where keys and text agree, none is lost.
