@@ -32,8 +32,8 @@ _REMARKS = (
     "Goals: first reading at most 1.5 times pycocotools (missed), reading again at most 0.1 and memory at most 0.3",
     "(both met). Before annotations were read by typed structures, the first reading took 2.5 times pycocotools on a",
     "quiet machine and 2.8 times beside other work. Where it goes now, of 19,000 instances: rasterising polygons, in",
-    "pycocotools' own C code, 35 %; checks, areas, boxes and overlaps of run lengths in numpy 28 %; JSON 15 %; Python",
-    "that runs once an annotation 10 %. What pycocotools takes for the polygons alone is half of its COCO().",
+    "pycocotools' own C code, 35 %; checks, areas, boxes and overlaps of run lengths in numpy 23 %; JSON 16 %; Python",
+    "that runs once an annotation 14 %. What pycocotools takes for the polygons alone is half of its COCO().",
 )
 _READERS = {
     "pycocotools": ("from pycocotools.coco import COCO", "COCO(sys.argv[1])"),

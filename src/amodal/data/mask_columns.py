@@ -55,9 +55,8 @@ class Outlines:
         for polygon in polygons:
             self.lengths.append(len(polygon))
             try:
-                self.points.append(
-                    struct.pack(f"{len(polygon)}d", *polygon)
-                )  # half the time of numpy's ways to an array
+                # In half the time of numpy's ways from a list to an array.
+                self.points.append(struct.pack(f"{len(polygon)}d", *polygon))
             except struct.error:  # an integer beyond all floats
                 self.points.append(struct.pack(f"{len(polygon)}d", *map(to_float, polygon)))
 
