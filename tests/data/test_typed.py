@@ -50,6 +50,15 @@ ODD: dict[str, Callable[[dict[str, Any]], Any]] = {
     "more in an RLE": lambda one: one.update(visible_mask={**RLE, "more": 1}),
     "null visible mask": lambda one: one.update(visible_mask=None, occlude_rate=0),
     "no visible mask": lambda one: one.pop("visible_mask"),
+    "unoccluded": lambda one: (one.pop("visible_mask"), one.update(occlude_rate=0)),
+    "unoccluded by its box": lambda one: (
+        one.pop("visible_mask"),
+        one.update(occlude_rate=0, visible_bbox=[2, 2, 4, 4]),
+    ),
+    "occluded by its box": lambda one: (one.pop("visible_mask"), one.update(occlude_rate=0, visible_bbox=[2, 1, 1, 4])),
+    "far visible box": lambda one: (one.pop("visible_mask"), one.update(occlude_rate=0, visible_bbox=[2, 1, 1, 1e99])),
+    "strange visible box": lambda one: one.update(visible_bbox="none"),
+    "hidden mask": lambda one: one.update(invisible_mask=one.pop("visible_mask"), occlude_rate=0),
     "no amodal mask": lambda one: one.pop("segmentation"),
     "flat box": lambda one: one.update(bbox=[1, 1, 0, 3]),
     "box of three": lambda one: one.update(bbox=[1, 1, 3]),
@@ -125,7 +134,15 @@ def test_what_looks_alike_needs_no_look_at_each(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(RowReader, "_read_entry", refuse)
     monkeypatch.setattr(Document, "value", lambda self, item: json.loads(bytes(item)))
-    for name in ("nothing", "several pieces", "flat box", "no rate", "true as crowd", "unknown amodal mask"):
+    for name in (
+        "nothing",
+        "several pieces",
+        "flat box",
+        "no rate",
+        "unoccluded",
+        "true as crowd",
+        "unknown amodal mask",
+    ):
         assert len(load(_file(tmp_path, ODD[name]), cache=False)) == 4
 
 

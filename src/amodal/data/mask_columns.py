@@ -67,7 +67,7 @@ class Unread:
 
     Attributes:
         count: M.
-        rles: rows that are RLEs, ascending.
+        rles: rows that are RLEs.
         counts: their compressed counts.
         sizes: what they say of their own size, (h, w); only where that is not checked yet.
         outlines: the other rows.
@@ -85,9 +85,9 @@ class Unread:
         self.sizes += sizes
         self.counts += map(str.encode, counts, repeat("ascii"))
 
-    def is_whole(self) -> bool:
-        """Whether there is a mask in every row."""
-        return len(self.rles) + len(self.outlines.rows) == self.count
+    def absent(self) -> list[int]:
+        """Rows without a mask, ascending."""
+        return sorted({*range(self.count)}.difference(self.rles, self.outlines.rows))
 
     def fits(self, sizes: rle.Ints) -> bool:
         """Whether RLEs have the ``sizes`` int64 [M, 2] of their images, and polygons three points or more."""

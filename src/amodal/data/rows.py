@@ -94,8 +94,10 @@ class RowReader:
             return False
         fresh = set(ids)
         sizes = self.sizes[images]
-        whole = all(part is None or (part.is_whole() and part.fits(sizes)) for part in (amodal, visible))
-        if not whole or len(fresh) < len(ids) or not self._seen.isdisjoint(fresh):
+        if amodal.absent() or not amodal.fits(sizes) or len(fresh) < len(ids) or not self._seen.isdisjoint(fresh):
+            return False
+        unoccluded = visible.absent() if visible else []
+        if visible and not (visible.fits(sizes) and self._are_unoccluded(typed, unoccluded, rates)):
             return False
         self._seen |= fresh
         self._position += len(ids)
@@ -103,9 +105,24 @@ class RowReader:
             self._note_flat_box(ids[row])
         known = known if schema.visible else [False] * len(ids)
         chunk = _Chunk(ids, images, labels, crowd, known, rates, boxes)
-        read = check_masks(amodal, sizes, {}, {})
-        self._close(chunk, read, read if visible is None else check_masks(visible, sizes, {}, {}))
+        whole = check_masks(amodal, sizes, {}, {})
+        if visible:
+            visible.rles += unoccluded
+            visible.counts += map(whole.buffer.counts, unoccluded)
+        self._close(chunk, whole, check_masks(visible, sizes, {}, {}) if visible else whole)
         return True
+
+    def _are_unoccluded(self, typed: Typed, rows: list[int], rates: Floats) -> bool:
+        """Whether in these rows the amodal mask may stand for the visible one, see :meth:`_visible_mask`."""
+        schema = self.schema
+        if not rows:
+            return True
+        hidden = typed.column(schema.hidden)
+        if schema.absent_visible != "unoccluded" or (hidden and any(hidden[row] is not UNSET for row in rows)):
+            return False
+        whole, seen = _sides(typed, schema.box)[rows], _sides(typed, schema.visible_box)[rows]
+        differ = np.abs(whole - seen) > _SAME_BOX  # never where one is absent
+        return not ((rates[rows] > 0).any() or differ.any() or (np.abs(seen) > _FAR).any())
 
     def finish(self) -> tuple[Columns, MaskBuffer, MaskBuffer]:
         """Columns as :meth:`AnnotationSet.from_columns` takes them, amodal and visible masks."""
@@ -328,14 +345,19 @@ def _rates(typed: Typed, key: str | None) -> Floats | None:
 
 def _boxes(typed: Typed, key: str | None) -> Floats | None:
     """float64 [N, 4] as xyxy, NaN where a box is absent; None where one is too large."""
-    values = typed.column(key)
-    if values is None:
-        return np.full((len(typed), 4), np.nan)
-    boxes = np.array([_NOWHERE if value is UNSET else value for value in values], np.float64)
+    boxes = _sides(typed, key)
     if (np.abs(boxes) > _FAR).any():
         return None
     boxes[:, 2:] += boxes[:, :2]
     return boxes
+
+
+def _sides(typed: Typed, key: str | None) -> Floats:
+    """float64 [N, 4], boxes as the file has them (x, y, width, height), NaN where there is none."""
+    values = typed.column(key)
+    if values is None:
+        return np.full((len(typed), 4), np.nan)
+    return np.array([_NOWHERE if value is UNSET else value for value in values], np.float64)
 
 
 def _is_box(box: Any) -> TypeGuard[list[float]]:

@@ -61,6 +61,7 @@ class Layout:
         types: dict[str | None, Any] = {
             schema.rate: float,
             schema.box: _BOX,
+            schema.visible_box: _BOX,
             schema.visible: _MASK,
             schema.amodal: _MASK,
             "id": int,
