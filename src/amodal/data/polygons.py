@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,9 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
     row without polygons gives the empty mask.
     """
     first, last = np.searchsorted(owner, rows), np.searchsorted(owner, rows, side="right")
+    polygons = [points[begin:end] for begin, end in pairwise(offsets.tolist())]
     if len(rows) and (last - first == 1).all():
-        return _rasterize_each([points[offsets[p] : offsets[p + 1]] for p in first.tolist()], sizes[rows])
+        return _rasterize_each([polygons[place] for place in first.tolist()], sizes[rows])
     result = []
     for row, begin, end in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
         height, width = sizes[row].tolist()
@@ -75,7 +77,7 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
         if begin == end:
             result.append(rle.compress(np.array([height * width])))
             continue
-        parts = coco_mask.frPyObjects([points[offsets[p] : offsets[p + 1]] for p in range(begin, end)], height, width)
+        parts = coco_mask.frPyObjects(polygons[begin:end], height, width)
         result.append((parts[0] if len(parts) == 1 else coco_mask.merge(parts))["counts"])
     return result
 
