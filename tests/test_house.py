@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("priors",),
     ("methods",),
+    ("tiles",),
     ("checkpoint", "pictures"),
     ("model",),
     ("predict", "train"),

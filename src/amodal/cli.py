@@ -16,6 +16,7 @@ from dataclasses import fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from amodal.errors import AmodalError, is_memory, nearest, one_line
+from amodal.launch import let_threads_sleep
 from amodal.terminal import safe_streams
 from amodal.version import __version__
 
@@ -68,9 +69,15 @@ class UsageError(AmodalError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``amodal VERB ...``.
 
+    Args:
+        argv: the words after ``amodal``; None: those of this process, which is then the command line's own
+            (:func:`amodal.launch.let_threads_sleep`).
+
     Returns:
         The exit code: 0 done, 1 failed or findings, 2 wrong input, 130 interrupted.
     """
+    if argv is None:
+        let_threads_sleep()
     with safe_streams():
         return _main(list(sys.argv[1:] if argv is None else argv))
 

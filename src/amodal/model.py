@@ -31,6 +31,7 @@ from amodal.models.sampling import Sampler, sample_rois
 from amodal.models.transform import Transform
 from amodal.pictures import pick_device, predict_images
 from amodal.systems import BOX_SIDE, BRANCH, check_part, find, resolve
+from amodal.tiles import Tiling
 
 T = TypeVar("T")
 
@@ -46,19 +47,24 @@ class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignor
         """What the system knows before training; None where it uses nothing."""
         return self.branch.prior
 
-    def predict(self, source: Any, threshold: float = 0.5) -> Any:
+    def predict(self, source: Any, threshold: float = 0.5, *, tile: int = 0, tile_overlap: float = 0.25) -> Any:
         """Predictions for a path, PIL image or uint8 array [H, W, 3], or a list for a list of them.
 
         Args:
             source: the image or images.
             threshold: least score, 0 to 1.
+            tile: pixels of a tile's side, 32 or more; a larger image is cut into such tiles, which are predicted beside
+                the whole image, with one NMS over all that is found. 0: the image as a whole.
+            tile_overlap: least share of its side that a tile has in common with the next one, 0 to 0.9.
 
         Raises:
             DataError: an image cannot be read.
+            ConfigError: a number is out of bounds.
         """
+        tiling = Tiling.of(tile, tile_overlap, 1)
         if isinstance(source, list | tuple):
-            return predict_images(self, list(source), threshold)
-        return predict_images(self, [source], threshold)[0]
+            return predict_images(self, list(source), threshold, tiling=tiling)
+        return predict_images(self, [source], threshold, tiling=tiling)[0]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # The mixin would add a config.json of its own beside config.yaml.

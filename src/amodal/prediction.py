@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Part = Literal["amodal", "visible", "occluded"]
 Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | npt.NDArray[Any]
 
-_PER_OBJECT = ("boxes", "labels", "scores", "amodal_probs", "visible_probs", "frames")
+PER_OBJECT = ("boxes", "labels", "scores", "amodal_probs", "visible_probs", "frames")
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -78,7 +78,7 @@ class Prediction:
             IndexError: a position is outside, or there are not as many bools as objects.
         """
         rows = _rows(index, len(self))
-        whole = {name: getattr(self, name) for name in _PER_OBJECT}
+        whole = {name: getattr(self, name) for name in PER_OBJECT}
         chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in whole.items()}
         part = replace(self, **chosen)
         part._made = {name: value[rows] for name, value in self._made.items()}

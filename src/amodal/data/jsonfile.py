@@ -63,13 +63,14 @@ class Document:
         path: the file.
         top: the object or list at the top; its members are text (``msgspec.Raw``), or values where the file as a whole
             needed Python's reader.
+        spaced: whether a colon stands apart from its key somewhere, so that keys cannot be counted by ``":``.
     """
 
     def __init__(self, data: bytes, path: str | Path) -> None:
         """Raises DataError where ``data`` is no JSON object or list, or its top object has a key twice."""
         self.path = str(path)
         data = data.removeprefix(_BOM)
-        self._spaced = _SPACED.search(data) is not None
+        self.spaced = _SPACED.search(data) is not None
         self.top: dict[str, Any] | list[Any] = self._open(data)
 
     def _open(self, data: bytes) -> Any:
@@ -121,7 +122,7 @@ class Document:
                 if type(value) is dict:
                     keys += len(value)
         text = bytes(item)
-        count = len(_KEY_END.findall(text)) if self._spaced else text.count(b'":')
+        count = len(_KEY_END.findall(text)) if self.spaced else text.count(b'":')
         if count != keys:
             try:
                 strict_json(text)

@@ -31,6 +31,7 @@ from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
 from amodal.predict.team import Team
 from amodal.prediction import Prediction
+from amodal.tiles import Tiling
 
 FLUSH_SECONDS = 10.0
 PARTS = "parts"
@@ -91,6 +92,7 @@ def run(
     batch: int = 1,
     team: Team | None = None,
     overlay_size: int = 2000,
+    tiling: Tiling | None = None,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Outcome | None:
     """Predict all items and merge what every process has found.
@@ -103,6 +105,7 @@ def run(
         batch: pictures of equal size that go through the network together.
         team: the processes; None: this one alone.
         overlay_size: pixels of a drawn picture's longer side at most; 0: its own size.
+        tiling: how large pictures are cut; None: they are not.
         flush_seconds: how long results are held before they are written.
 
     Returns:
@@ -111,13 +114,13 @@ def run(
     team = team or Team("cpu")
     parts = out / PARTS
     if team.is_main:
-        _prepare(parts, _fingerprint(model, threshold, items, overlay_size))
+        _prepare(parts, _fingerprint(model, threshold, items, overlay_size, tiling))
     team.wait()
     done, number = _finished(parts, items), _next_number(parts)
     team.wait()  # Nobody writes a part before all have read the list of finished images.
     pending = [item for item in items if item.image_id not in done]
     with tqdm(total=len(items), initial=len(done), desc="predict", unit="image", disable=not team.is_main) as bar:
-        shard = _Shard(model, out, threshold, batch, overlay_size, flush_seconds, team.rank, number)
+        shard = _Shard(model, out, threshold, batch, overlay_size, tiling, flush_seconds, team.rank, number)
         for written in shard.work(pending[team.rank :: team.size]):
             # The main process alone has a bar, and takes the others to be as fast as itself.
             bar.update(min(written * team.size, len(items) - bar.n))
@@ -151,15 +154,18 @@ def check_out(out: Path, writes: Sequence[str]) -> None:
             raise DataError(reason, file=out / name)
 
 
-def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int) -> str:
+def _fingerprint(
+    model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int, tiling: Tiling | None
+) -> str:
     """What parts depend on beside the files themselves."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         # As bytes, since NumPy knows no bfloat16.
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    cut = None if tiling is None else [tiling.size, tiling.overlap]
     listed = [(item.image_id, item.file_name, item.overlay) for item in items]
-    digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size]).encode())
+    digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size, cut]).encode())
     return digest.hexdigest()
 
 
@@ -257,6 +263,7 @@ class _Shard:
     threshold: float
     batch: int
     overlay_size: int
+    tiling: Tiling | None
     flush_seconds: float
     rank: int
     number: int
@@ -267,7 +274,7 @@ class _Shard:
         since = time.monotonic()
         for group in groups(_read_ahead(items, ahead=2 * self.batch), self.batch, _size):
             pictures = [read.pixels for read in group if read.pixels is not None]
-            found = iter(predict_batch(self.model, pictures, self.threshold))
+            found = iter(predict_batch(self.model, pictures, self.threshold, self.tiling))
             self.held += [self._entry(read, None if read.pixels is None else next(found)) for read in group]
             if time.monotonic() - since >= self.flush_seconds:
                 self._write_part()

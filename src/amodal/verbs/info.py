@@ -4,11 +4,13 @@ from __future__ import annotations
 
 
 def info() -> None:
-    """Versions of the package and of what it builds on, the devices here, and their free memory."""
+    """Versions of the package and of what it builds on, the devices here, their free memory, and how threads wait."""
+    import os
     import platform
 
     import torch
 
+    from amodal.launch import THREADS
     from amodal.version import __version__
 
     print(f"amodal {__version__}, Python {platform.python_version()} on {platform.platform()}")
@@ -26,6 +28,8 @@ def info() -> None:
         print(f"  {name:<18}{_version(name)}")
     print("devices")
     print(f"  {'cpu':<18}{torch.get_num_threads()} threads{_free_memory()}")
+    said = [f"{key}={os.environ[key]}" for key in THREADS if key in os.environ]
+    print(f"  {'threads':<18}{', '.join(said) or 'as OpenMP has it'}")
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)

@@ -14,6 +14,8 @@ def predict(
     batch: int = 1,
     no_overlays: bool = False,
     draw_size: int = 2000,
+    tile: int = 0,
+    tile_overlap: float = 0.25,
 ) -> int:
     """Amodal masks for images or folders of images.
 
@@ -27,8 +29,10 @@ def predict(
 
     A model sees a picture resized so that its shorter side has test_min_size pixels, or its longer side test_max_size
     where that is less ("transform" in the checkpoint's config.yaml; nano-scenes-v1: 160 and 256, by default 800 and
-    3000). Masks and boxes are given in the picture's own pixels; an object of a few pixels after resizing is not found,
-    so cut large pictures into tiles.
+    3000). Masks and boxes are given in the picture's own pixels; an object of a few pixels after resizing is not found.
+    With --tile a larger picture is cut into tiles, each of which the model sees resized in this way, beside the whole
+    picture for what is larger than a tile; take about the size of the pictures that the model was trained on. What the
+    border of a tile cuts off is taken from where it is whole, and one NMS in each class goes over all.
 
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
@@ -37,10 +41,13 @@ def predict(
         out: folder for the results; the images may lie in it. What an earlier run drew into OUT/overlays is no input.
         threshold: lowest score that is kept, 0 to 1.
         device: "cpu", "cuda", "cuda:1", ...; "auto": the first GPU, or else the CPU.
-        batch: images of equal size that go through the network together.
+        batch: images of equal size, or tiles of one image, that go through the network together.
         no_overlays: draw no pictures.
         draw_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
             enlarged by a whole factor, towards 900 pixels; 0: every image at its own size. Results are not affected.
+        tile: pixels of a tile's side, 32 or more; images that are larger are cut. 0: every image as a whole.
+        tile_overlap: least share of its side that a tile has in common with the next one, 0 to 0.9; an object larger
+            than that may be whole in no tile.
     """
     from amodal.errors import ConfigError, DataError, name_all
     from amodal.files import write_rows
@@ -51,12 +58,14 @@ def predict(
     from amodal.predict import jobs
     from amodal.predict.inputs import gather
     from amodal.predict.team import Team
+    from amodal.tiles import Tiling
     from amodal.viz.scale import check_draw_size, drawn_at
 
     check_threshold(threshold)
     if batch < 1:
         raise ConfigError(f"--batch is {batch}, must be 1 or more")
     check_draw_size(draw_size)
+    tiling = Tiling.of(tile, tile_overlap, batch)
     gathered = gather(inputs, out, overlays=not no_overlays)
     items = gathered.items
     with hold_as_main(out):
@@ -73,6 +82,7 @@ def predict(
             batch=batch,
             team=team,
             overlay_size=draw_size,
+            tiling=tiling,
         )
         team.close()
         if outcome is None:
