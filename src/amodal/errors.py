@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+_WORD, _WHOLE = 0.6, 0.74  # least likeness of a word, and of the whole name; "shwo" and "show" have 0.75
+_LEAST = 3  # letters of a beginning that says enough
+_NUMBER = re.compile(r"\d+")
+
 
 class AmodalError(Exception):
     """Something the user gave is wrong; the message is one line that names the culprit."""
@@ -107,7 +111,7 @@ def _likeness(name: str, other: str) -> float:
     if name.casefold() == other.casefold():
         return 2.0
     first, second = _words(name), _words(other)
-    if "".join(first) == "".join(second):
+    if first and "".join(first) == "".join(second):
         return 1.5
     # Word by word where that can be: long parts that are the same do not make "test_images" out of "train_images".
     pairs = list(zip(first, second, strict=True)) if len(first) == len(second) else []
@@ -115,11 +119,6 @@ def _likeness(name: str, other: str) -> float:
         return 0.0
     whole = "".join(first), "".join(second)
     return difflib.SequenceMatcher(None, *whole).ratio() if _is_slip(*whole, least=_WHOLE) else 0.0
-
-
-_WORD, _WHOLE = 0.6, 0.74  # least likeness of a word, and of the whole name; "shwo" and "show" have 0.75
-_LEAST = 3  # letters of a beginning that says enough
-_NUMBER = re.compile(r"\d+")
 
 
 def _words(name: str) -> list[str]:
@@ -134,7 +133,7 @@ def _is_slip(word: str, other: str, least: float) -> bool:
 
 
 def _extended(name: str, known: Sequence[str]) -> list[str]:
-    """Names that begin with ``name`` or are at least the first half of it, else those that end in it as dotted keys."""
+    """Names that begin with ``name``, else end in it or with its last key, else the longest that it begins with."""
     plain = name.casefold().lstrip("-")
     bare = {other: other.casefold().lstrip("-") for other in known}
     leaf = plain.rpartition(".")[2]
@@ -163,8 +162,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}"
 
 
-def refuse_address(given: object) -> None:
-    """Refuses what is no path but an address, which nothing here reads.
+def refuse_address(given: object, instead: str = "download it and give the file or folder") -> None:
+    """Refuses what is no path but an address, which nothing here reads; ``instead`` says what to do.
 
     Raises:
         DataError: ``given`` begins with ``http://``, ``s3://`` or the like, also as a path, which has but one slash.
@@ -172,4 +171,4 @@ def refuse_address(given: object) -> None:
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=.)", str(given))
     if found:
         address = f"{found[1]}://{str(given)[found.end() :]}"
-        raise DataError(f"{address}: addresses are not read; download it and give the file or folder")
+        raise DataError(f"{address}: addresses are not read; {instead}")

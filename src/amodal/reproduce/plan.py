@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.config_io import flatten, read_yaml
-from amodal.errors import ConfigError, nearest
+from amodal.errors import ConfigError, nearest, refuse_address
 from amodal.files import shipped_files
 from amodal.reproduce.experiment import (
     BASELINES,
@@ -42,6 +42,7 @@ def find_experiment(name: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    refuse_address(name)
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     found = shipped_files("experiments")
