@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("structures", "systems"),
     ("data", "prediction"),
     ("config",),
-    ("config_io", "datasets", "evaluation"),
+    ("config_io", "datasets", "evaluation", "helptext"),
     ("report",),
     ("models",),
     ("priors",),
@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("predict", "train"),
     ("score",),
     ("reproduce",),
-    ("verbs",),
+    ("arguments", "verbs"),
     ("cli",),
     ("__main__",),
 )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from amodal.verbs import File
 
-def convert(src: str, out: str, schema: str = "auto") -> None:
+
+def convert(src: File, out: File, schema: str = "auto") -> None:
     """Converts annotations to canonical COCO JSON and says what was dropped and why.
 
     Boxes and areas of the result are computed from the masks. An occlusion rate that the source stores stays as it is,
     because metrics go by it; where there is none it is computed from the masks.
 
+    Example:
+        amodal convert update_train_2020.json kins_train.json
+
     Args:
         src: annotation file of any known schema (JSON).
-        out: file to write.
+        out: file to write (JSON).
         schema: schema of the source; "auto" recognises it by the keys of its annotations.
     """
     from amodal.data import canonical

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amodal.verbs import Folder
+
 
 def predict(
     checkpoint: str,
     inputs: list[Path],
-    out: Path = Path("runs/predict"),
+    out: Folder = Path("runs/predict"),
     threshold: float = 0.5,
     device: str = "auto",
     batch: int = 1,
@@ -29,6 +31,9 @@ def predict(
     where that is less ("transform" in the checkpoint's config.yaml; nano-scenes-v1: 160 and 256, by default 800 and
     3000). Masks and boxes are given in the picture's own pixels; an object of a few pixels after resizing is not found,
     so cut large pictures into tiles.
+
+    Example:
+        amodal predict runs/mine/best pictures --out runs/pictures --threshold 0.7
 
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amodal.verbs import File, Folder
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,10 +26,10 @@ _CHUNK = 16
 
 
 def show(
-    prior: Path,
-    ann: Path,
-    out: Path,
-    images: Path | None = None,
+    prior: Folder,
+    ann: File,
+    out: Folder,
+    images: Folder | None = None,
     checkpoint: str | None = None,
     limit: int = 20,
     device: str = "auto",
@@ -41,6 +43,9 @@ def show(
     first row shows picture, estimate and truth. On the file that a prior was fitted on, true masks do not retrieve
     objects of their own image. Objects whose picture cannot be read or drawn are listed at the end; the exit code is 2
     if none could.
+
+    Example:
+        amodal prior show runs/prior annotations.json runs/prior-pictures --images pictures
 
     Args:
         prior: folder of an expansion prior ("amodal prior fit", or the prior folder of a checkpoint).

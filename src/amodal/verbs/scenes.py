@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from amodal.verbs import Folder
 
 
 def scenes(
-    out: Path,
+    out: Folder,
     images: int = 100,
     size: int = 256,
     seed: int = 0,
@@ -18,6 +18,9 @@ def scenes(
 
     The settings of the scenes are frozen under the name scenes-v1: the same numbers here give the same pixels on every
     machine, and scene i of a seed is the same however many are drawn.
+
+    Example:
+        amodal scenes data/train --images 400 --seed 1
 
     Args:
         out: folder for the data set; empty or not there yet.

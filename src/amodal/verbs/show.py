@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amodal.verbs import File, Folder
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -12,12 +14,15 @@ if TYPE_CHECKING:
     from amodal.datasets import AmodalDataset
 
 
-def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "auto", size: int = 2000) -> None:
+def show(ann: File, images: Folder, out: Folder, limit: int = 20, schema: str = "auto", size: int = 2000) -> None:
     """Pictures of the annotated instances: visible parts filled, occluded parts hatched, amodal boxes.
 
     Writes OUT/ID_NAME.png for the first images of the file that hold an instance, ID being the image id.
     A name that is too long for a file is cut, with a checksum. Images that cannot be read or drawn are listed at the
     end; the exit code is 2 if none could.
+
+    Example:
+        amodal show annotations.json pictures runs/show --limit 10
 
     Args:
         ann: annotation file (JSON) in any known schema.
