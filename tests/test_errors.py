@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,24 @@ def test_unknown_names_are_answered_in_one_place() -> None:
         if isinstance(node, ast.Import) and any(alias.name == "difflib" for alias in node.names)
     }
     assert imports == {"errors.py"}
+
+
+COUNTED = re.compile(
+    r" (more |held-out )?(objects|images|pictures|scenes|annotations|instances|classes|slots|threads|tensors|errors|"
+    r"warnings|labels|entries|folders|files|priors|steps|runs)\b(?! of)"
+)
+
+
+def test_what_is_counted_has_its_singular() -> None:
+    """ "1 images" is written nowhere: such words follow a number by ``counted`` alone."""
+    found = []
+    always_many = {"dataset.py"}  # Scenes have two classes at least, and their files stay as they are.
+    for path in (path for path in SOURCE.rglob("*.py") if path.name not in always_many):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for before, number, after in zip([ast.Constant(""), *parts], parts, parts[1:], strict=False):
+                of = isinstance(before, ast.Constant) and str(before.value).endswith(" of ")  # "1 of 3 images"
+                whole = isinstance(number, ast.FormattedValue) and number.format_spec is None and not of
+                if whole and isinstance(after, ast.Constant) and COUNTED.match(str(after.value)):
+                    found.append(f"{path.relative_to(SOURCE)}:{after.lineno}: {after.value}")
+    assert found == []

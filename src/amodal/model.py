@@ -28,7 +28,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from amodal import checkpoint
 from amodal.config import ModelConfig
-from amodal.errors import ConfigError, WeightsError, one_line, refuse_address
+from amodal.errors import ConfigError, WeightsError, counted, one_line, refuse_address
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
 from amodal.models.branch import BoxSide, Branch, Prior
@@ -169,7 +169,9 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
         prior=prior,
     )
     expected = model.state_dict()
-    tensors = read_weights(folder / checkpoint.WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
+    tensors = read_weights(
+        folder / checkpoint.WEIGHTS, expected, f"config.yaml with {counted(len(class_names), 'class')}"
+    )
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
@@ -297,7 +299,7 @@ def _checked(key: str, given: Sequence[T] | None, default: list[T]) -> list[T]:
     """``given`` or the default; of the default's length."""
     values = default if given is None else list(given)
     if len(values) != len(default):
-        raise ConfigError(f"{key} has {len(values)} entries, must be {len(default)}")
+        raise ConfigError(f"{key} has {counted(len(values), 'entry')}, must be {len(default)}")
     return values
 
 

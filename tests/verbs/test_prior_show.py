@@ -141,7 +141,7 @@ def test_a_model_asks_with_what_it_sees(
         limit=2,
     )
     assert tiny_annotations.image_index[first] != tiny_annotations.image_index[second]
-    assert capsys.readouterr().out == f"1 pictures: {place / 'out'} (objects not detected: 1)\n"
+    assert capsys.readouterr().out == f"1 picture: {place / 'out'} (objects not detected: 1)\n"
     (path,) = (place / "out").iterdir()
     assert path.stem.endswith(f"_{tiny_annotations.annotation_ids[first]}")
 
@@ -172,7 +172,7 @@ def test_what_is_left_out_is_told(place: Path, capsys: pytest.CaptureFixture[str
 
 def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prior", "show", *(str(place / name) for name in ("prior", "ann.json", "out")), "--limit", "1"]) == 0
-    assert "1 pictures" in capsys.readouterr().out
+    assert "1 picture" in capsys.readouterr().out
 
 
 def test_a_broken_picture_and_a_long_name_cost_nothing_else(

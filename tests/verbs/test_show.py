@@ -45,7 +45,7 @@ def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_picture_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, ["a.png", "b.png"], broken=("a.png", "b.png"))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "none of the 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
+    assert "none of 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
 
 
 def test_pictures_have_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +55,6 @@ def test_pictures_have_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest
         with Image.open(tmp_path / size / "139872_a.png") as drawn:
             assert drawn.size == (side, side * 3 // 4)
     printed = capsys.readouterr().out
-    assert "1 pictures, at most 100 pixels a side: " in printed
-    assert "1 pictures, at their own size: " in printed
+    assert "1 picture, at most 100 pixels a side: " in printed
+    assert "1 picture, at their own size: " in printed
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "x"), "--size", "-1"]) == 2

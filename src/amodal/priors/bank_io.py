@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from amodal.errors import WeightsError
+from amodal.errors import WeightsError, counted
 from amodal.files import write_tensors
 from amodal.priors.bank import TENSORS, Bank, layout
 from amodal.priors.boxes import box_deltas
@@ -74,7 +74,7 @@ def _check_layout(tensors: dict[str, Tensor], path: Path) -> None:
         if tensor.shape != expected:
             raise WeightsError(
                 f"{path}: tensor {name!r} has shape {list(tensor.shape)}, must be {list(expected)} "
-                f"for {shape[0]} classes and {shape[1]} slots"
+                f"for {counted(shape[0], 'class')} and {counted(shape[1], 'slot')}"
             )
 
 

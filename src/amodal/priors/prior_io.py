@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from amodal.config_io import check_version, dump_yaml, read_yaml, structure
-from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.errors import ConfigError, WeightsError, counted, nearest
 from amodal.files import read_weights, write_tensors, write_text
 from amodal.priors.bank_io import load_bank, save_bank
 from amodal.priors.encoder import MaskEncoder
@@ -72,9 +72,11 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     bank = load_bank(folder)
     classes = len(data["class_names"])
     if bank.num_classes != classes:
-        raise WeightsError(f"{folder}: the bank has {bank.num_classes} classes, {SETTINGS} names {classes}")
+        raise WeightsError(f"{folder}: the bank has {counted(bank.num_classes, 'class')}, {SETTINGS} names {classes}")
     if bank.slots != config.slots:
-        raise WeightsError(f"{folder}: the bank has {bank.slots} slots a class, {SETTINGS} says {config.slots}")
+        raise WeightsError(
+            f"{folder}: the bank has {counted(bank.slots, 'slot')} a class, {SETTINGS} says {config.slots}"
+        )
     names = (data["class_names"], data["category_ids"])
     prior = Prior(config, *names, encoder, flow, bank, data["rerank_weight"], data["data"])
     return prior.to(device)

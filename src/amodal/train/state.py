@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from amodal.checkpoint import WEIGHTS, save_model
 from amodal.config import STEPS, TrainConfig
 from amodal.config_io import check_version, flatten, to_dict
-from amodal.errors import ConfigError, WeightsError
+from amodal.errors import ConfigError, WeightsError, counted
 from amodal.files import open_weights, read_weights, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def restore(folder: Path, model: AmodalRCNN, optimizer: torch.optim.Optimizer) -
     with open_weights(path) as file:
         keys, told = sorted(file.keys()), (file.metadata() or {}).get(_COUNT)
         if told != str(len(keys)):
-            what = f"{len(keys)} tensors, {told or 'an unknown number'} were written"
+            what = f"{counted(len(keys), 'tensor')}, {told or 'an unknown number'} were written"
             raise WeightsError(f"{path}: holds {what}; the run cannot be resumed from it")
         for key in keys:
             name, _, entry = key.partition("/")

@@ -37,6 +37,8 @@ def check(ann: File, images: Folder | None = None, schema: str = "auto", limit: 
 
 
 def _problem_lines(report: Report, limit: int) -> list[str]:
+    from amodal.errors import counted
+
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
     order = {"error": 0, "warning": 1}
@@ -55,4 +57,4 @@ def _problem_lines(report: Report, limit: int) -> list[str]:
             lines.append(f"{verb}: {count} x {reason} (e.g. {', '.join(map(str, examples))})")
     errors = sum(count for (severity, _), count in shown.items() if severity == "error")
     warnings = sum(shown.values()) - errors
-    return [*lines, f"{errors} errors, {warnings} warnings"]
+    return [*lines, f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"]

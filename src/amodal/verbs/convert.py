@@ -22,11 +22,13 @@ def convert(src: File, out: File, schema: str = "auto") -> None:
     from amodal.data import canonical
     from amodal.data.reader import load
     from amodal.data.told import examples, tell
+    from amodal.errors import counted
 
     annotations = load(src, schema=schema, cache=False)
     tell(annotations)
     canonical.write(annotations, out)
-    print(f"{src}: {annotations.schema}, {len(annotations.image_ids)} images, {len(annotations)} annotations kept")
+    kept = f"{counted(len(annotations.image_ids), 'image')}, {counted(len(annotations), 'annotation')} kept"
+    print(f"{src}: {annotations.schema}, {kept}")
     for count in annotations.noted:
         print(f"kept {count.times}: {count.reason} (e.g. {examples(count)})")
     if not annotations.dropped:

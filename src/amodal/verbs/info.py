@@ -9,6 +9,7 @@ def info() -> None:
 
     import torch
 
+    from amodal.errors import counted
     from amodal.version import __version__
 
     print(f"amodal {__version__}, Python {platform.python_version()} on {platform.platform()}")
@@ -25,7 +26,7 @@ def info() -> None:
     for name in packages:
         print(f"  {name:<18}{_version(name)}")
     print("devices")
-    print(f"  {'cpu':<18}{torch.get_num_threads()} threads{_free_memory()}")
+    print(f"  {'cpu':<18}{counted(torch.get_num_threads(), 'thread')}{_free_memory()}")
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)

@@ -47,7 +47,7 @@ def predict(
         overlay_size: pixels of a drawn picture's longer side at most. Larger images are reduced to it, smaller ones
             enlarged by a whole factor, towards 900 pixels; 0: every image at its own size. Results are not affected.
     """
-    from amodal.errors import ConfigError, DataError, name_all
+    from amodal.errors import ConfigError, DataError, counted, name_all
     from amodal.files import write_rows
     from amodal.model import load
     from amodal.pictures import check_threshold
@@ -80,7 +80,7 @@ def predict(
         write_rows(out / "images.json", outcome.images)
         jobs.clear(out)
     read = len(items) - len(outcome.failed)
-    print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    print(f"{counted(len(outcome.results), 'object')} in {counted(read, 'image')}: {out / 'predictions.json'}")
     if gathered.left_out:
         print(gathered.told())
     if outcome.undrawn:
@@ -88,5 +88,5 @@ def predict(
     if outcome.failed:
         print(name_all("could not be read", [(i["file_name"], i["error"]) for i in outcome.failed]))
     if not read:
-        raise DataError(f"none of the {len(items)} images could be read")
+        raise DataError(f"none of {counted(len(items), 'image')} could be read")
     return 0

@@ -61,7 +61,7 @@ def show(
 
     from amodal.data.reader import load as load_annotations
     from amodal.data.told import tell
-    from amodal.errors import ConfigError, DataError, name_all, one_line
+    from amodal.errors import ConfigError, DataError, counted, name_all, one_line
     from amodal.launch import warn
     from amodal.pictures import pick_device
     from amodal.priors.annotated import match_prior
@@ -97,9 +97,12 @@ def show(
         except Exception as fault:  # noqa: PERF203 - of this object's picture, and no reason to draw no other one
             faults.append((f"annotation {int(annotations.annotation_ids[row])}", one_line(fault)))
     if faults and len(faults) == len(rows):
-        raise DataError(f"none of the {len(rows)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+        raise DataError(
+            f"none of {counted(len(rows), 'picture')} could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann
+        )
     print(
-        f"{len(rows) - missed - len(faults)} pictures: {out}" + (f" (objects not detected: {missed})" if missed else "")
+        f"{counted(len(rows) - missed - len(faults), 'picture')}: {out}"
+        + (f" (objects not detected: {missed})" if missed else "")
     )
     if faults:
         print(name_all("could not be drawn", faults))

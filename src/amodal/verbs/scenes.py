@@ -33,6 +33,7 @@ def scenes(
         overwrite: replace the scenes that are in OUT.
     """
     from amodal.data.scenes.dataset import write_dataset
+    from amodal.errors import counted
 
     path = write_dataset(out, images, size, seed, classes, workers=workers, overwrite=overwrite, progress=True)
-    print(f"{images} scenes: {path}")
+    print(f"{counted(images, 'scene')}: {path}")

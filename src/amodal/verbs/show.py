@@ -39,7 +39,7 @@ def show(ann: File, images: Folder, out: Folder, limit: int = 20, schema: str = 
 
     from amodal.data.told import tell
     from amodal.datasets import load
-    from amodal.errors import ConfigError, DataError, name_all, one_line
+    from amodal.errors import ConfigError, DataError, counted, name_all, one_line
     from amodal.files import fitting_name
 
     if limit < 0:
@@ -61,9 +61,11 @@ def show(ann: File, images: Folder, out: Folder, limit: int = 20, schema: str = 
         except Exception as fault:  # Of this picture, and no reason to draw no other one.
             faults.append((f"image {annotations.image_ids[index]}", one_line(fault)))
     if faults and len(faults) == len(chosen):
-        raise DataError(f"none of the {len(chosen)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+        raise DataError(
+            f"none of {counted(len(chosen), 'picture')} could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann
+        )
     sides = f"at most {size} pixels a side" if size else "at their own size"
-    print(f"{len(chosen) - len(faults)} pictures, {sides}: {out}")
+    print(f"{counted(len(chosen) - len(faults), 'picture')}, {sides}: {out}")
     if faults:
         print(name_all("could not be drawn", faults))
 
