@@ -184,8 +184,7 @@ def test_help_is_for_people(capsys: pytest.CaptureFixture[str], verb: str) -> No
     assert TYPES.findall(out) == []
     assert [line for line in out.splitlines() if len(line) > 100] == []
     arguments = Verb(verb, cli._load(verb))
-    if arguments.parameters:
-        assert "\nexample:\n" in out
+    assert "\nexample:\n" in out
     for line in arguments.doc.examples:
         program, *words = shlex.split(line)
         assert program == "amodal"

@@ -7,6 +7,9 @@ def configs() -> None:
     """Configurations that come with the package: "amodal train NAME ..." finds them by name.
 
     Each is told by its own first words, else by those of the file that it stands on.
+
+    Example:
+        amodal configs
     """
     from amodal.files import shipped_files
 

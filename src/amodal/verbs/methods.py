@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 def methods() -> None:
-    """The systems by name, with their settings and the papers they follow."""
+    """The systems by name, with their settings and the papers they follow.
+
+    Example:
+        amodal methods
+    """
     from dataclasses import asdict
 
     from amodal.systems import SYSTEMS
