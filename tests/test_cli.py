@@ -107,7 +107,13 @@ KNOWN = "--device, --help, --images, --inputs, --mode, --size, --source, --trust
 
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "evalaute") == (2, "", "amodal evalaute: unknown verb 'evalaute'; nearest is 'evaluate'\n")
-    assert run(capsys, "--hepl")[0] == 2
+    assert run(capsys, "--hepl") == (2, "", "amodal --hepl: unknown flag --hepl; nearest is '--help'\n")
+    assert run(capsys, "-v") == (2, "", "amodal -v: unknown flag -v; known: --help, --version\n")
+
+
+def test_help_may_be_asked_for_as_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ([], ["toy"], ["prior"], ["prior", "fit"]):
+        assert run(capsys, "help", *verb) == run(capsys, *verb, "--help")
 
 
 @pytest.mark.parametrize(

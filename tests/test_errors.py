@@ -100,7 +100,7 @@ def test_what_is_near(kind: str, given: str, meant: str) -> None:
             "--",
         ],
         "systems": ["yolo", "sam", "detr", "fast", "rcnn8"],
-        "schemas": ["voc", "yolo", "labelme", "mask", "lvis", "!"],
+        "schemas": ["voc", "yolo", "labelme", "mask", "lvis", "kins2021", "!"],
         "metrics": ["F1", "accuracy", "loss", "AP33"],
         "configurations": ["resnet50", "default.yaml", "big"],
     }.items(),

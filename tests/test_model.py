@@ -61,7 +61,7 @@ def test_defaults_are_the_papers_resnet50() -> None:
         ({"num_classes": 0}, "num_classes is 0, must be >= 1"),
         ({"prior": "runs/prior"}, "prior 'runs/prior' is given, but Mask R-CNN"),
         ({"system": "pgexp"}, r"PGExp \(pgexp\) as configured needs an expansion prior: give prior=FOLDER"),
-        ({"class_names": ["a"]}, "class_names has 1 entries, must be 2"),
+        ({"class_names": ["a"]}, "class_names has 1 entry, must be 2"),
         ({"category_ids": [1, 2, 3]}, "category_ids has 3 entries, must be 2"),
         ({"category_ids": [5, 5]}, "category_ids repeat an id"),
     ],
@@ -111,3 +111,12 @@ def test_a_repository_of_something_else_is_said_to_be_so(monkeypatch: pytest.Mon
 def test_an_address_is_no_model() -> None:
     with pytest.raises(DataError, match=r"^https://x/me/street: .* on the Hugging Face Hub is named OWNER/NAME"):
         amodal.load("https://x/me/street")
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"^nano-scenes: no such checkpoint .*; nearest is 'nano-scenes-v1'$"
+    ):
+        amodal.load("nano-scenes")
+    with pytest.raises(WeightsError, match=r": no checkpoint, which is a folder with config\.yaml and model\.saf"):
+        amodal.load(tmp_path)

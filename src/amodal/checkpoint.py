@@ -100,6 +100,8 @@ def check_folder(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise WeightsError(f"{folder}: not a folder; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     of_run = [folder / name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
+    if not of_run and not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise WeightsError(f"{folder}: no checkpoint, which is a folder with {CONFIG} and {WEIGHTS}")
     return folder if (folder / WEIGHTS).is_file() or not of_run else of_run[0]
 
 

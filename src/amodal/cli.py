@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in HELP:
         print(_overview())
         return 0 if words else _USAGE_EXIT
@@ -114,9 +116,10 @@ def _run(verb: str, words: list[str]) -> int:
             raise UsageError(f"a second word is missing; there are {', '.join(map(repr, _families()[verb]))}")
         print(f"usage: amodal {verb} VERB [arguments]\n\nverbs:\n{rows}")
         return 0
+    if verb.startswith("-"):
+        raise UsageError(f"unknown flag {verb}{nearest(verb, ['--help', '--version'])}")
     if verb not in VERBS:
-        what = "flag" if verb.startswith("-") else "verb"
-        raise UsageError(f"unknown {what} {verb!r}{nearest(verb, list(VERBS))}")
+        raise UsageError(f"unknown verb {verb!r}{nearest(verb, list(VERBS))}")
     function = _load(verb)
     arguments = Verb(verb, function)
     if asked := [word.replace("_", "-") for word in words if word.replace("_", "-") in HELP]:

@@ -147,6 +147,8 @@ def _extended(name: str, known: Sequence[str]) -> list[str]:
 def _begins(name: str, other: str) -> bool:
     """Whether ``name`` is ``other`` and a further word, or little more."""
     rest = name.removeprefix(other)
+    if rest.isdecimal() and not other[-1:].isdecimal():
+        return False
     return rest != name and (rest[:1] in tuple("-_. ") or len(rest) <= len(other))
 
 

@@ -28,7 +28,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from amodal import checkpoint
 from amodal.config import ModelConfig
-from amodal.errors import ConfigError, WeightsError, counted, one_line, refuse_address
+from amodal.errors import ConfigError, WeightsError, counted, nearest, one_line, refuse_address
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
 from amodal.models.branch import BoxSide, Branch, Prior
@@ -130,7 +130,7 @@ def locate(source: str | Path) -> Path:
     """The folder that a name stands for: one that exists, weights that ship, or a download from the hub.
 
     Raises:
-        WeightsError: the hub has no such repository, or cannot be reached.
+        WeightsError: there is no such name, the hub has no such repository, or cannot be reached.
         DataError: it is an address.
     """
     path = Path(source)
@@ -140,6 +140,9 @@ def locate(source: str | Path) -> Path:
             return SHIPPED / str(source)
         if _is_hub_id(str(source)):
             return _download(str(source))
+        if path.name == str(source) and not path.suffix:
+            near = nearest(str(source), shipped_names())
+            raise WeightsError(f"{source}: no such checkpoint folder, nor weights that ship with the package{near}")
     return path
 
 

@@ -63,7 +63,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_readme_has_commands(README) -> None:
+def test_the_readme_has_commands() -> None:
     assert {"make demo", "make test"} <= set(commands(README))
     assert len(commands(README)) >= 14
     assert len(blocks(README, "python")) == 1
