@@ -114,9 +114,7 @@ def test_an_address_is_no_model() -> None:
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(
-        WeightsError, match=r"^nano-scenes: no such checkpoint .*; nearest is 'nano-scenes-v1'$"
-    ):
+    with pytest.raises(WeightsError, match=r"^nano-scenes: no such checkpoint .*; nearest is 'nano-scenes-v1'$"):
         amodal.load("nano-scenes")
     with pytest.raises(WeightsError, match=r": no checkpoint, which is a folder with config\.yaml and model\.saf"):
         amodal.load(tmp_path)

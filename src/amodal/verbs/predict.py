@@ -81,6 +81,8 @@ def predict(
         jobs.clear(out)
     read = len(items) - len(outcome.failed)
     print(f"{counted(len(outcome.results), 'object')} in {counted(read, 'image')}: {out / 'predictions.json'}")
+    if not no_overlays:
+        print(f"pictures: {out / jobs.OVERLAYS}")
     if gathered.left_out:
         print(gathered.told())
     if outcome.undrawn:
