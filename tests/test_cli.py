@@ -90,6 +90,8 @@ def test_arguments_reach_the_function() -> None:
         (["s", "a", "--image", "3"], "amodal toy: unknown flag --image; nearest is '--images'"),
         (["s", "a", "--images", "x"], "amodal toy: --images is 'x', must be int"),
         (["s", "a", "--images=2.5"], "amodal toy: --images is '2.5', must be int"),
+        (["s", "a", "--images", "!!bool x"], "amodal toy: '!!bool x': must be a plain value, no YAML tag"),
+        (["s", "a", "--images=!!int x"], "amodal toy: '--images=!!int x': must be a plain value, no YAML tag"),
         (["s", "a", "--mode", "quick"], "amodal toy: --mode is 'quick', must be one of 'fast', 'slow'"),
         (["s", "a", "--foo", "3"], "amodal toy: unknown flag --foo; known: {KNOWN}"),
         (["s"], "amodal toy: INPUTS missing; amodal toy --help says what is needed"),

@@ -105,8 +105,10 @@ class Verb:
         rest, settings = self._split_settings(list(words))
         try:
             parsed = vars(self._parser(rest).parse_args(rest))
-        except ArgumentError as error:
-            raise UsageError(self._problem(str(error))) from None
+        except (ArgumentError, AttributeError, LookupError) as error:
+            tags = [word for word in rest if "!!" in word]  # jsonargparse reads values as YAML, and stumbles on these.
+            told = f"{', '.join(map(repr, tags))}: must be a plain value, no YAML tag"
+            raise UsageError(told if tags else self._problem(str(error))) from None
         given = {key: value for key, value in parsed.items() if value is not SUPPRESS}
         for value in given.values():
             for one in value if isinstance(value, list) else [value]:
