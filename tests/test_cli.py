@@ -280,9 +280,9 @@ def test_closed_pipe_is_no_error() -> None:
 def test_help_imports_no_torch_and_is_quick() -> None:
     """Seconds of processor time, in processes of their own: other work on the machine does not count."""
     check = "import sys, amodal.cli as c; c.main(sys.argv[1:]); sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    for words in (["--help"], ["train", "--help"]):
+    for words, most in ((["--help"], 0.2), (["train", "--help"], 1.0)):
         before = os.times()
         subprocess.run([sys.executable, "-c", check, *words], check=True, stdout=subprocess.DEVNULL)
         after = os.times()
         used = after.children_user - before.children_user + after.children_system - before.children_system
-        assert 0.0 < used < 1.0, (words, used)
+        assert 0.0 < used < most, (words, used)
