@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("structures", "systems"),
     ("data", "prediction"),
     ("config",),
-    ("config_io", "datasets", "evaluation"),
+    ("config_io", "datasets", "evaluation", "helptext"),
     ("report",),
     ("models",),
     ("priors",),
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("score",),
     ("reproduce",),
     ("compare",),
-    ("verbs",),
+    ("arguments", "verbs"),
     ("cli",),
     ("__main__",),
 )

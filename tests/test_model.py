@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import errors
 
+import amodal
 from amodal.checkpoint import load_prior, prior_kind
 from amodal.config import ModelConfig
 from amodal.config_io import load_config
-from amodal.errors import ConfigError
-from amodal.model import SHIPPED, build
+from amodal.errors import ConfigError, DataError, WeightsError
+from amodal.model import SHIPPED, AmodalModel, build
 from amodal.settings import MethodConfig, PGExpConfig
 
 Make = Callable[..., Any]
@@ -81,7 +83,7 @@ def test_defaults_are_the_papers_resnet50() -> None:
         ({"num_classes": 0}, "num_classes is 0, must be >= 1"),
         ({"prior": "runs/prior"}, "prior 'runs/prior' is given, but Mask R-CNN"),
         ({"system": "pgexp"}, r"PGExp \(pgexp\) as configured needs an expansion prior: give prior=FOLDER"),
-        ({"class_names": ["a"]}, "class_names has 1 entries, must be 2"),
+        ({"class_names": ["a"]}, "class_names has 1 entry, must be 2"),
         ({"category_ids": [1, 2, 3]}, "category_ids has 3 entries, must be 2"),
         ({"category_ids": [5, 5]}, "category_ids repeat an id"),
     ],
@@ -94,3 +96,47 @@ def test_what_does_not_fit_is_refused(tiny_config: Make, arguments: dict[str, An
 def test_settings_of_another_system_are_refused(tiny_config: Make) -> None:
     with pytest.raises(ConfigError, match=r"model.method is MethodConfig, pgexp needs PGExpConfig"):
         build("pgexp", 2, config=replace(tiny_config(), method=MethodConfig()))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errors.GatedRepoError, "its authors grant access on its page on the hub"),
+        (errors.RepositoryNotFoundError, "the hub has no such public repository; for a private one log in"),
+        (errors.RevisionNotFoundError, "no such revision"),
+        (errors.DisabledRepoError, "disabled"),
+        (errors.LocalEntryNotFoundError, "the hub cannot be reached, and none of it was downloaded before"),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE forbids"),
+        (ConnectionError, r"the hub cannot be reached \(ConnectionError: 404 Client Error for url\)"),
+    ],
+)
+def test_faults_of_the_hub_are_one_line(monkeypatch: pytest.MonkeyPatch, error: type[Exception], told: str) -> None:
+    def fail(*args: object, **how: object) -> str:
+        # Their constructors want an answer of the network library, another one in each release.
+        fault = error.__new__(error)
+        fault.args = ("404 Client Error\n\n for url",)
+        raise fault
+
+    monkeypatch.setattr("amodal.model.snapshot_download", fail)
+    for ask in (amodal.load, AmodalModel.from_pretrained):
+        with pytest.raises(WeightsError, match=rf"^me/street: no such folder here, and .*{told}") as caught:
+            ask("me/street")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_repository_of_something_else_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("amodal.model.snapshot_download", lambda *args, **how: str(tmp_path))
+    with pytest.raises(WeightsError, match=r"^me/street: .* no model of amodal, config\.yaml is missing$"):
+        amodal.load("me/street")
+
+
+def test_an_address_is_no_model() -> None:
+    with pytest.raises(DataError, match=r"^https://x/me/street: .* on the Hugging Face Hub is named OWNER/NAME"):
+        amodal.load("https://x/me/street")
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"^nano-scenes: no such checkpoint .*; nearest is 'nano-scenes-v1'$"):
+        amodal.load("nano-scenes")
+    with pytest.raises(WeightsError, match=r": no checkpoint, which is a folder with config\.yaml and model\.saf"):
+        amodal.load(tmp_path)

@@ -175,7 +175,7 @@ def test_repr_says_what_was_found() -> None:
     assert repr(make()) == (
         "Prediction(3 objects in 30 x 20 px, amodal and visible masks: fish 0.90, cup 0.50, fish 0.05)"
     )
-    assert repr(make(visible=False)[[]]) == "Prediction(0 objects in 30 x 20 px, amodal masks)"
+    assert repr(make(visible=False)[[]]) == "Prediction(no objects in 30 x 20 px, amodal masks)"
 
 
 def test_supervision() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amodal.config import ModelConfig
 from amodal.config_io import VERSION, check_classes, check_version, structure, to_dict
-from amodal.errors import ConfigError, WeightsError, nearest, shown
+from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
 from amodal.evaluation.table import COLUMNS, PARTS
 from amodal.files import PICKLES, write_tensors, write_text
 from amodal.models.branch import Prior, PriorMaker
@@ -104,6 +104,8 @@ def check_folder(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise WeightsError(f"{folder}: not a folder; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     of_run = [folder / name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
+    if not of_run and not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise WeightsError(f"{folder}: no checkpoint, which is a folder with {CONFIG} and {WEIGHTS}")
     return folder if (folder / WEIGHTS).is_file() or not of_run else of_run[0]
 
 
@@ -137,7 +139,7 @@ def model_card(model: AmodalRCNN, facts: Mapping[str, Any]) -> str:
     classes = ", ".join(model.class_names)
     parts = [
         "---\nlibrary_name: amodal\npipeline_tag: image-segmentation\ntags: [amodal, instance-segmentation]\n---",
-        f"# {config.system} for {len(model.class_names)} classes",
+        f"# {config.system} for {counted(len(model.class_names), 'class')}",
         "Amodal instance segmentation: for every object its whole shape, hidden parts included.",
         '```python\nimport amodal\n\nmodel = amodal.load("this folder or its Hugging Face id")\n'
         'prediction = model.predict("picture.png", threshold=0.5)\n```',
@@ -160,8 +162,8 @@ def _table(metrics: Mapping[str, Any]) -> str:
     for part, _ in PARTS:
         values = metrics.get(part) or {}
         rows.append(f"| {part} | " + " | ".join(_percent(values.get(name)) for name in COLUMNS) + " |")
-    counted = f"{metrics.get('images', '?')} images, {metrics.get('instances', '?')} instances"
-    return f"Percent, on {counted}.\n\n" + "\n".join(rows)
+    on = ", ".join(counted(int(metrics.get(f"{noun}s", 0)), noun) for noun in ("image", "instance"))
+    return f"Percent, on {on}.\n\n" + "\n".join(rows)
 
 
 def _percent(value: object) -> str:

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 
 from amodal.bounds import CLASSES, MAX_ID
 from amodal.config import ModelConfig, TrainConfig
-from amodal.errors import ConfigError, nearest, printable, shown
+from amodal.errors import ConfigError, nearest, printable, refuse_address, shown
 from amodal.files import NAME_BYTES, shipped_files
 from amodal.plain_yaml import dump_yaml, is_text, read_text, read_yaml
 from amodal.settings import EXPANSION_PRIOR
@@ -115,6 +115,7 @@ def find_config(name: str, folder: Path) -> Path:
     Raises:
         ConfigError: ``name`` looks like neither a file's nor one of a configuration that comes with the package.
     """
+    refuse_address(name)
     path = folder / name
     if path.suffix or os.path.exists(path):  # What is wrong with a file is said when it is read.
         return path
@@ -250,21 +251,6 @@ def parse_problem(message: str) -> tuple[str | None, str]:
     plain = [re.sub(r"<class '([^']+)'>|typing\.", r"\1", part).strip(" .-") for part in wanted]
     names = [re.sub(r"Literal\[(.*)\]", r"one of \1", part) for part in plain if part != "NoneType"]
     return found["key"], f"is {shown(found['value'])}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
-
-
-def settings_help(cls: type, prefix: str | None = None) -> str:
-    """Help of every setting of a dataclass (keys behind ``prefix``), from its docstrings; empty without settings."""
-    if not get_type_hints(cls):
-        return ""
-    parser = ArgumentParser(exit_on_error=False, add_help=False)
-    parser.add_class_arguments(cls, prefix)
-    _, _, text = parser.format_help().partition("\n\n")
-    # Rows for whole sections, and the list-appending twin of every list, are jsonargparse's own ways of input.
-    text = re.sub(
-        r"(?m)^  --\S+ CONFIG(\s+Path to a configuration file\.)?\n(\s+Path to a configuration file\.\n)?", "", text
-    )
-    text = re.sub(r"(?m)^  --(model\.method|prior_fit)(\.help)? .*\n( {6,}.*\n)*", "", text)
-    return re.sub(r", --\S+\+ \[ITEM,\.\.\.\]", "", text)
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:

@@ -14,13 +14,22 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils._validators import validate_repo_id
 
 from amodal import checkpoint
 from amodal.config import BoxHeadConfig, ModelConfig
 from amodal.config_io import to_dict
-from amodal.errors import AmodalError, ConfigError, WeightsError, one_line
+from amodal.errors import AmodalError, ConfigError, WeightsError, counted, nearest, one_line, refuse_address
 from amodal.files import open_weights, read_weights
 from amodal.models.backbone import build_backbone
 from amodal.models.branch import BoxSide, Branch, Prior
@@ -97,14 +106,13 @@ class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignor
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
             return load_model(name, device)
-        folder = snapshot_download(
+        folder = _download(
             name,
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=list(checkpoint.FILES),
         )
         return load_model(folder, device)
 
@@ -130,14 +138,19 @@ def locate(source: str | Path) -> Path:
     """The folder that a name stands for: one that exists, weights that ship, or a download from the hub.
 
     Raises:
-        WeightsError: the hub has no such repository, or cannot be reached.
+        WeightsError: there is no such name, the hub has no such repository, or cannot be reached.
+        DataError: it is an address.
     """
     path = Path(source)
     if not path.exists():
+        refuse_address(source, "a model on the Hugging Face Hub is named OWNER/NAME, any other is a folder")
         if str(source) in shipped_names():
             return SHIPPED / str(source)
         if _is_hub_id(str(source)):
             return _download(str(source))
+        if path.name == str(source) and not path.suffix:
+            near = nearest(str(source), shipped_names())
+            raise WeightsError(f"{source}: no such checkpoint folder, nor weights that ship with the package{near}")
     return path
 
 
@@ -171,7 +184,9 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
         told = str(error)  # What is wrong with the prior's own file names that.
         raise ConfigError(told if str(folder) in told else f"{folder / checkpoint.CONFIG}: {told}") from None
     expected = model.state_dict()
-    tensors = read_weights(folder / checkpoint.WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
+    tensors = read_weights(
+        folder / checkpoint.WEIGHTS, expected, f"config.yaml with {counted(len(class_names), 'class')}"
+    )
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
@@ -318,7 +333,7 @@ def _checked(key: str, given: Sequence[T] | None, default: list[T]) -> list[T]:
     """``given`` or the default; of the default's length."""
     values = default if given is None else list(given)
     if len(values) != len(default):
-        raise ConfigError(f"{key} has {len(values)} entries, must be {len(default)}")
+        raise ConfigError(f"{key} has {counted(len(values), 'entry')}, must be {len(default)}")
     return values
 
 
@@ -330,9 +345,32 @@ def _is_hub_id(source: str) -> bool:
     return source.count("/") == 1 and not source.startswith(".")
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, **how: Any) -> Path:
+    """A repository of the hub as a local folder; ``how`` as :func:`huggingface_hub.snapshot_download` takes it."""
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(checkpoint.FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{repository}: no such folder, and not to be had from the hub ({reason})") from error
+        folder = Path(snapshot_download(repository, allow_patterns=list(checkpoint.FILES), **how))
+    except Exception as error:  # Below the hub's own client is a network library, whose errors are of no common kind.
+        raise WeightsError(f"{repository}: no such folder here, and {_hub_problem(error)}") from error
+    missing = [name for name in (checkpoint.CONFIG, checkpoint.WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise WeightsError(f"{repository}: the repository on the hub is no model of amodal, {missing[0]} is missing")
+    return folder
+
+
+def _hub_problem(error: Exception) -> str:
+    """Why a download failed and what helps; kinds before those they are kinds of."""
+    kinds: dict[type[Exception], str] = {
+        GatedRepoError: "its authors grant access on its page on the hub; ask there, then log in with 'hf auth login'",
+        DisabledRepoError: "the hub has disabled this repository",
+        RevisionNotFoundError: "the repository on the hub has no such revision",
+        RepositoryNotFoundError: "the hub has no such public repository; for a private one log in with 'hf auth login'",
+        OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids to look on the hub",
+        LocalEntryNotFoundError: "the hub cannot be reached, and none of it was downloaded before",
+    }
+    for kind, told in kinds.items():
+        if isinstance(error, kind):
+            return told
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        return f"the hub answered with error {status}"
+    return f"the hub cannot be reached ({one_line(error)[:200]})"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amodal.errors import AmodalError, DataError
+from amodal.errors import AmodalError, DataError, counted
 from amodal.files import write_picture
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Prediction:
             shown.append(f"and {len(self) - 4} more")
         masks = "amodal" if self.visible_probs is None else "amodal and visible"
         found = ": " + ", ".join(shown) if shown else ""
-        return f"Prediction({len(self)} objects in {width} x {height} px, {masks} masks{found})"
+        return f"Prediction({counted(len(self), 'object')} in {width} x {height} px, {masks} masks{found})"
 
     def __getitem__(self, index: Index) -> Prediction:
         """The chosen objects, as a Prediction of the same image.
@@ -273,10 +273,10 @@ def _rows(index: Index, count: int) -> Tensor:
         raise IndexError("an index is an int, a slice, or a 1-d list, array or tensor of ints or bools")
     if rows.dtype == torch.bool:
         if len(rows) != count:
-            raise IndexError(f"{len(rows)} bools for {count} objects")
+            raise IndexError(f"{counted(len(rows), 'bool')} for {counted(count, 'object')}")
         return torch.nonzero(rows).flatten()
     if bool(((rows < -count) | (rows >= count)).any()):
-        raise IndexError(f"position outside the {count} objects")
+        raise IndexError(f"position outside {counted(count, 'object')}")
     return torch.where(rows < 0, rows + count, rows).long()
 
 

@@ -15,7 +15,7 @@ from amodal.data.problems import Count
 from amodal.data.reader import load as load_annotations
 from amodal.data.results import translate
 from amodal.data.told import tell
-from amodal.errors import DataError, WeightsError
+from amodal.errors import DataError, WeightsError, counted
 from amodal.evaluation import prepare, table
 from amodal.evaluation.remarks import rate_remarks, unjudged
 from amodal.files import write_json, write_rows
@@ -205,7 +205,7 @@ def _not_annotated(model: AmodalRCNN, lost: list[int]) -> list[Count]:
 def _require_all_read(outcome: jobs.Outcome, annotations: Path) -> None:
     if outcome.failed:
         first, more = outcome.failed[0], len(outcome.failed) - 1
-        others = f" (and {more} more images)" if more else ""
+        others = f" (and {counted(more, 'more image')})" if more else ""
         raise DataError(f"{first['file_name']}: {first['error']}{others}", file=annotations, image_id=first["id"])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from amodal.bounds import MANY, PRIORS, STEPS, WIDTH, each, within
-from amodal.errors import ConfigError, require
+from amodal.errors import ConfigError, counted, require
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class PGExpConfig(MethodConfig):
         assert isinstance(fitted, PriorConfig)
         key, wanted = ("candidates", self.candidates) if self.rerank != "none" else ("k", self.k)
         if wanted > fitted.slots:
-            raise ConfigError(f"model.method.{key} is {wanted}, the prior has {fitted.slots} slots a class")
+            raise ConfigError(f"model.method.{key} is {wanted}, the prior has {counted(fitted.slots, 'slot')} a class")
         if self.detects == "visible" and fitted.key_frame != "visible":
             raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
         asked, fitted_for = (self.k, self.candidates), (fitted.k, fitted.candidates)

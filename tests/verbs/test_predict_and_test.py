@@ -94,7 +94,7 @@ def test_predict_fails_only_if_nothing_can_be_read(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     assert amodal("predict", checkpoint, broken, "--out", tmp_path / "out") == 2
-    assert "none of the 1 images could be read" in capsys.readouterr().err
+    assert "none of 1 image could be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

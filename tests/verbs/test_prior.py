@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from amodal import cli
+from amodal.arguments import Verb
 from amodal.checkpoint import save_model
 from amodal.data.scenes.dataset import write_dataset
 from amodal.model import build
@@ -36,12 +37,12 @@ def amodal(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
 def test_every_setting_is_a_flag_with_the_same_default(capsys: pytest.CaptureFixture[str]) -> None:
     code, told, _ = amodal(capsys, "prior", "fit", "--help")
     assert code == 0
-    parsed = cli._Verb("prior fit", fit).parse(["ann.json", "out"])
+    parsed = Verb("prior fit", fit).parse(["ann.json", "out"])
     for field in fields(PriorConfig):
         assert parsed[field.name] == field.default, field.name
         assert "--" + field.name.replace("_", "-") in told
     assert PriorConfig(**{field.name: parsed[field.name] for field in fields(PriorConfig)}) == PriorConfig()
-    changed = cli._Verb("prior fit", fit).parse(["a", "b", "--encoder", "128", "--rotate", "--key-aspect", "2.5"])
+    changed = Verb("prior fit", fit).parse(["a", "b", "--encoder", "128", "--rotate", "--key-aspect", "2.5"])
     assert (changed["encoder"], changed["rotate"], changed["key_aspect"]) == (128, True, 2.5)
     assert "weight of the visible box's log aspect ratio in the key" in " ".join(told.split())
 

@@ -45,7 +45,7 @@ def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_picture_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, ["a.png", "b.png"], broken=("a.png", "b.png"))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "none of the 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
+    assert "none of 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
 
 
 def test_pictures_have_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ An entry belongs to a path, the hash of all that the file holds, the schema and 
 a new entry is that of the very bytes that were read, so a file that changes meanwhile is a miss, too. An entry holds a
 checksum: a damaged one is a miss and gets rewritten. Entries live in ``$AMODAL_CACHE``, else in
 ``$XDG_CACHE_HOME/amodal``, else in ``~/.cache/amodal``; a folder that cannot be written means no cache.
+How large they may grow together: :mod:`amodal.data.cache_limit`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from amodal.data.cache_limit import used
 from amodal.data.problems import Count
 from amodal.data.store import AnnotationSet, MaskBuffer
 from amodal.errors import AmodalError
@@ -127,9 +129,11 @@ def read(entry: Path) -> AnnotationSet | None:
         return None
     try:
         header = msgspec.json.decode(data.data[_START : _START + length], type=_Header)
-        return _unpack(header, data[_START + length :])
+        stored = _unpack(header, data[_START + length :])
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
         return None
+    used(entry)
+    return stored
 
 
 def _pack(annotations: AnnotationSet) -> list[bytes]:

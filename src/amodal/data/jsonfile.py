@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from amodal.errors import DataError, nearest
+from amodal.errors import DataError, nearest, refuse_address
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_DIGITS = 300  # a float holds integers of up to 308
@@ -43,6 +43,7 @@ class BadValueError(ValueError):
 
 def read_bytes(path: str | Path) -> bytes:
     """The file's bytes. Raises DataError where it cannot be read or cannot be JSON."""
+    refuse_address(path)
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:

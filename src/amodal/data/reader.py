@@ -12,6 +12,7 @@ import numpy as np
 from amodal.bounds import MAX_ID
 from amodal.data import cache as cached
 from amodal.data import rle
+from amodal.data.cache_limit import limit_bytes, prune
 from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.problems import Findings
 from amodal.data.rows import CHUNK, RowReader
@@ -46,6 +47,7 @@ def load(
         strict: raise DataError at the first error; otherwise errors are kept in ``problems`` and their annotations left
             out.
     """
+    cache = cache and limit_bytes() > 0
     stored = cached.find(path, schema, known_ids) if cache else None
     if stored is not None:
         return replace(stored, path=str(path))
@@ -56,6 +58,7 @@ def load(
     del data  # as long as the text lives, writing the entry would raise the peak of memory
     if entry and not result.problems:
         cached.save(result, entry)
+        prune(entry.parent)
     return result
 
 

@@ -224,8 +224,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _nearest(weights: str) -> str:
-    """Hint at the closest torchvision name."""
+    """Hint at the closest torchvision name, or at all of the model that is named."""
     names = [
         str(entry) for name in torchvision.models.list_models() for entry in torchvision.models.get_model_weights(name)
     ]
-    return nearest(weights, names) or "; give a torchvision name or a .safetensors file"
+    of_model = [name for name in names if name.partition(".")[0] == weights.partition(".")[0]]
+    return nearest(weights, of_model or names) or "; give a torchvision name or a .safetensors file"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amodal.bounds import SIDE
-from amodal.errors import WeightsError, printable, shown
+from amodal.errors import WeightsError, counted, printable, shown
 from amodal.files import open_weights, write_tensors
 from amodal.priors.bank import TENSORS, Bank, layout
 from amodal.priors.boxes import box_deltas
@@ -70,7 +70,7 @@ def _check_layout(tensors: dict[str, Tensor], path: Path) -> None:
         if tensor.shape != expected:
             raise WeightsError(
                 f"{path}: tensor {name!r} has shape {list(tensor.shape)}, must be {list(expected)} "
-                f"for {shape[0]} classes and {shape[1]} slots"
+                f"for {counted(shape[0], 'class')} and {counted(shape[1], 'slot')}"
             )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, counted
 from amodal.frames import resample, tight_boxes
 from amodal.priors.precision import true_float32
 from amodal.priors.types import GRID, Retrieved
@@ -173,7 +173,9 @@ class Prior(nn.Module):
         if ours == theirs:
             return
         if len(ours) != len(theirs):
-            raise ConfigError(f"the prior has {len(ours)} classes, the model {len(theirs)}; fit a prior for these data")
+            raise ConfigError(
+                f"the prior has {counted(len(ours), 'class')}, the model {len(theirs)}; fit a prior for these data"
+            )
         label = next(number for number, pair in enumerate(ours) if pair != theirs[number])
         name = "{1!r} (id {0})".format
         raise ConfigError(

@@ -12,7 +12,7 @@ from torch import nn
 
 from amodal.bounds import MANY
 from amodal.config_io import check_classes, check_version, structure
-from amodal.errors import ConfigError, WeightsError, nearest, shown
+from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
 from amodal.files import read_weights, write_tensors, write_text
 from amodal.plain_yaml import dump_yaml, read_yaml
 from amodal.priors.bank import layout
@@ -88,9 +88,11 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     bank = load_bank(folder)
     classes = len(data["class_names"])
     if bank.num_classes != classes:
-        raise WeightsError(f"{folder}: the bank has {bank.num_classes} classes, {SETTINGS} names {classes}")
+        raise WeightsError(f"{folder}: the bank has {counted(bank.num_classes, 'class')}, {SETTINGS} names {classes}")
     if bank.slots != config.slots:
-        raise WeightsError(f"{folder}: the bank has {bank.slots} slots a class, {SETTINGS} says {config.slots}")
+        raise WeightsError(
+            f"{folder}: the bank has {counted(bank.slots, 'slot')} a class, {SETTINGS} says {config.slots}"
+        )
     names = (data["class_names"], data["category_ids"])
     prior = Prior(config, *names, encoder, flow, bank, data["rerank_weight"], data["data"])
     return prior.to(device)

@@ -176,7 +176,7 @@ def _code(outcome: Outcome) -> int:
 def _say(outcome: Outcome) -> int:
     if outcome.failed:
         step, log = outcome.failed[0]
-        more = f" (and {len(outcome.failed) - 1} more steps)" if len(outcome.failed) > 1 else ""
+        more = f" (and {counted(len(outcome.failed) - 1, 'more step')})" if len(outcome.failed) > 1 else ""
         print(f"amodal reproduce: {step.title} failed, see {log}{more}", file=sys.stderr)
     elif outcome.stopped:
         print("amodal reproduce: time is up; the same command goes on", file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amodal.data.reader import load
 from amodal.data.told import tell
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, counted
 from amodal.reproduce.experiment import DataNames
 from amodal.train.data import annotation_digest
 
@@ -71,7 +71,7 @@ def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> t
         ConfigError: one of the two is given more often than the other.
     """
     if len(annotations) != len(images):
-        counts = f"{len(annotations)} annotation files, {len(images)} folders"
+        counts = f"{counted(len(annotations), 'annotation file')}, {counted(len(images), 'folder')}"
         raise ConfigError(f"--data.{flag} and --data.{flag}_images go together: {counts}")
     return tuple(zip(annotations, images, strict=True))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
 from amodal.config import ModelConfig
 from amodal.data.classes import Classes, ClassMatch, match
-from amodal.errors import WeightsError
+from amodal.errors import WeightsError, counted
 from amodal.files import fitting, open_weights
 from amodal.model import locate
 from amodal.models.rcnn import AmodalRCNN
@@ -98,13 +98,13 @@ def _told(
     reset: dict[str, str],
     surplus: list[str],
 ) -> list[str]:
-    parts = [f"init: {taken.copied} tensors from {folder}"]
+    parts = [f"init: {counted(taken.copied, 'tensor')} from {folder}"]
     if config.system != model.config.system:
         parts.append(f"it is a {config.system}, this run trains a {model.config.system}")
     parts += classes.told()
     if taken.counted:
         what = ", ".join(taken.counted)
-        parts.append(f"{len(taken.counted)} start afresh ({classes.theirs} classes there): {what}")
+        parts.append(f"{len(taken.counted)} start afresh ({counted(classes.theirs, 'class')} there): {what}")
     for prefix, why in reset.items():
         parts.append(f"{prefix[:-1]} starts afresh, its numbers mean something else there ({why})")
     if taken.shapes:

@@ -22,7 +22,7 @@ from amodal.checkpoint import save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
-from amodal.errors import ConfigError, named
+from amodal.errors import ConfigError, counted, named
 from amodal.files import recover, replace_folder, write_text
 from amodal.launch import own_settings
 from amodal.locks import hold_as_main
@@ -289,8 +289,8 @@ def _save_last(run: _Run) -> None:
 
 def _card(run: _Run, metrics: dict[str, Any] | None) -> dict[str, Any]:
     config = run.config
-    data = f"{Path(config.data.train).name}, {len(run.images)} images"
-    steps = f"{run.state.step} of {config.steps}, {config.batch_size} images each, seed {config.seed}"
+    data = f"{Path(config.data.train).name}, {counted(len(run.images), 'image')}"
+    steps = f"{run.state.step} of {config.steps}, {counted(config.batch_size, 'image')} each, seed {config.seed}"
     return {"metrics": metrics, "data": data, "steps": steps}
 
 

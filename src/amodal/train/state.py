@@ -21,7 +21,7 @@ from amodal.checkpoint import WEIGHTS, save_model
 from amodal.config import TrainConfig
 from amodal.config_io import check_version, flatten, structure, to_dict
 from amodal.data.jsonfile import BadValueError, strict_json
-from amodal.errors import ConfigError, WeightsError, nearest, shown
+from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
 from amodal.files import fitting, open_weights, read_weights, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def restore(folder: Path, model: AmodalRCNN, optimizer: torch.optim.Optimizer, s
     with open_weights(path) as file:
         keys, told = sorted(file.keys()), (file.metadata() or {}).get(_COUNT)
         if told != str(len(keys)):
-            what = f"{len(keys)} tensors, {told or 'an unknown number'} were written"
+            what = f"{counted(len(keys), 'tensor')}, {told or 'an unknown number'} were written"
             raise WeightsError(f"{path}: holds {what}; the run cannot be resumed from it")
         for key in keys:
             name, _, entry = key.rpartition("/")

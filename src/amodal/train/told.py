@@ -26,7 +26,8 @@ def opening(config: TrainConfig, model: AmodalRCNN, device: torch.device, images
     name = platform.processor() or "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     passes = config.steps * config.batch_size / max(images, 1)
     lines = [
-        f"{config.model.system} on {name}, {torch.get_num_threads()} threads, precision {_precision(config)}",
+        f"{config.model.system} on {name}, {counted(torch.get_num_threads(), 'thread')},"
+        f" precision {_precision(config)}",
         f"{counted(images, 'picture')} to train on, {counted(val, 'picture')} to validate on",
         f"{trained / 1e6:.1f} of {whole / 1e6:.1f} million parameters are trained",
         seen_size(config.model.transform, training=True),

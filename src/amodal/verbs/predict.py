@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amodal.verbs import Folder
+
 
 def predict(
     checkpoint: str,
     inputs: list[Path],
-    out: Path = Path("runs/predict"),
+    out: Folder = Path("runs/predict"),
     threshold: float = 0.5,
     device: str = "auto",
     batch: int = 1,
@@ -34,6 +36,9 @@ def predict(
     picture for what is larger than a tile; take about the size of the pictures that the model was trained on. What the
     border of a tile cuts off is taken from where it is whole, and one NMS in each class goes over all.
 
+    Example:
+        amodal predict runs/mine/best pictures --out runs/pictures --threshold 0.7
+
     Args:
         checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
         inputs: images, or folders that are searched through, linked folders too. Left out and counted are hidden files
@@ -49,7 +54,7 @@ def predict(
         tile_overlap: least share of its side that a tile has in common with the next one, 0 to 0.9; an object larger
             than that may be whole in no tile.
     """
-    from amodal.errors import ConfigError, DataError, name_all
+    from amodal.errors import ConfigError, DataError, counted, name_all
     from amodal.files import write_rows
     from amodal.launch import warn
     from amodal.locks import hold_as_main
@@ -91,7 +96,7 @@ def predict(
         write_rows(out / "images.json", outcome.images)
         jobs.clear(out)
     read = len(items) - len(outcome.failed)
-    print(f"{len(outcome.results)} objects in {read} images: {out / 'predictions.json'}")
+    print(f"{counted(len(outcome.results), 'object')} in {counted(read, 'image')}: {out / 'predictions.json'}")
     drawn = [(i["height"], i["width"]) for i in outcome.images if not {"error", "overlay_error"} & i.keys()]
     if drawn and not no_overlays:
         print(f"{drawn_at(drawn, draw_size)}: {out / jobs.OVERLAYS}")
@@ -102,5 +107,5 @@ def predict(
     if outcome.failed:
         warn(name_all("could not be read", [(i["file_name"], i["error"]) for i in outcome.failed]))
     if not read:
-        raise DataError(f"none of the {len(items)} images could be read")
+        raise DataError(f"none of {counted(len(items), 'image')} could be read")
     return 0

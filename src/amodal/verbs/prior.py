@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from amodal.settings import PriorConfig
+from amodal.verbs import File, Folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +21,12 @@ REPORT = "report.json"
 
 
 def fit(
-    ann: Path,
-    out: Path,
+    ann: File,
+    out: Folder,
     *,
-    val: Path | None = None,
+    val: File | None = None,
     checkpoint: str | None = None,
-    images: Path | None = None,
+    images: Folder | None = None,
     device: str = "auto",
     schema: str = "auto",
     **settings: Annotated[Any, PriorConfig],
@@ -36,9 +37,12 @@ def fit(
     report.json), which "amodal train ... --prior OUT" takes, and prints the report: reconstruction and flow on held-out
     objects of which more than 15 % is hidden, slots of each class, and what each kind of retrieval gives for them.
 
+    Example:
+        amodal prior fit annotations.json runs/prior
+
     Args:
         ann: annotation file (JSON) in any known schema.
-        out: folder to write; an earlier prior in it is replaced.
+        out: folder for the prior; an earlier prior in it is replaced.
         val: annotation file to judge on; without it a tenth of the images is kept from E and S^f for that.
         checkpoint: trained detector whose own boxes are compared with the prior's; needs --images.
         images: folder of the pictures of the judged file.

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amodal.verbs import File, Folder
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -25,10 +27,10 @@ _TRIED = 48  # further objects that are asked until one expands visibly
 
 
 def show(
-    prior: Path,
-    ann: Path,
-    out: Path,
-    images: Path | None = None,
+    prior: Folder,
+    ann: File,
+    out: Folder,
+    images: Folder | None = None,
     checkpoint: str | None = None,
     limit: int = 20,
     device: str = "auto",
@@ -44,6 +46,9 @@ def show(
     first row shows picture, prediction and truth. On the file that a prior was fitted on, true masks do not retrieve
     objects of their own image. Objects whose picture cannot be read or drawn are listed at the end; the exit code is 2
     if none could.
+
+    Example:
+        amodal prior show runs/prior annotations.json runs/prior-pictures --images pictures
 
     Args:
         prior: folder of an expansion prior ("amodal prior fit", or the prior folder of a checkpoint).
@@ -106,7 +111,9 @@ def show(
         except Exception as fault:
             faults.append((f"annotation {int(annotations.annotation_ids[shown])}", one_line(fault)))
     if faults and len(faults) == len(rows):
-        raise DataError(f"none of the {len(rows)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+        raise DataError(
+            f"none of {counted(len(rows), 'picture')} could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann
+        )
     drawn = len(rows) - missed - len(faults)
     told = f", {expanding} with a visible expansion, drawn at {draw_size} px a panel" if drawn else ""
     print(f"{counted(drawn, 'picture')}{told}: {out}" + (f" (objects not detected: {missed})" if missed else ""))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amodal.verbs import File, Folder
 
-def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "auto", draw_size: int = 2000) -> None:
+
+def show(ann: File, images: Folder, out: Folder, limit: int = 20, schema: str = "auto", draw_size: int = 2000) -> None:
     """Pictures of the annotated instances: visible parts filled, hidden parts hatched, amodal boxes.
 
     Writes OUT/ID_NAME.png for the first images of the file that hold an instance, ID being the image id.
     A name that is too long for a file is cut, with a checksum. Images that cannot be read or drawn are listed at the
     end; the exit code is 2 if none could.
+
+    Example:
+        amodal show annotations.json pictures runs/show --limit 10
 
     Args:
         ann: annotation file (JSON) in any known schema.
@@ -58,7 +63,9 @@ def show(ann: Path, images: Path, out: Path, limit: int = 20, schema: str = "aut
         except Exception as fault:  # Of this picture, and no reason to draw no other one.
             faults.append((f"image {annotations.image_ids[index]}", one_line(fault)))
     if faults and len(faults) == len(chosen):
-        raise DataError(f"none of the {len(chosen)} pictures could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann)
+        raise DataError(
+            f"none of {counted(len(chosen), 'picture')} could be drawn; {faults[0][0]}: {faults[0][1]}", file=ann
+        )
     print(f"{counted(len(drawn), 'picture')}{', ' + drawn_at(drawn, draw_size) if drawn else ''}: {out}")
     if faults:
         warn(name_all("could not be drawn", faults))

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+SHOWN = (
+    "data.train",
+    "data.train_images",
+    "data.val",
+    "data.val_images",
+    "out",
+    "steps",
+    "batch_size",
+    "eval_every",
+    "optim.lr",
+    "seed",
+    "precision",
+    "prior",
+    "model.system",
+    "model.backbone.weights",
+    "model.transform.min_size",
+    "data.workers",
+)
+"""The settings that the short help shows."""
 
 
 def train(
@@ -10,13 +30,16 @@ def train(
     *,
     resume: Literal["auto"] | None = None,
     init: str | None = None,
-    **settings: Any,
+    **settings: Annotated[Any, SHOWN],
 ) -> int:
     """Train a system, or fine-tune a checkpoint on other classes.
 
     Writes a run folder: config.yaml, log.csv, eval.csv, TensorBoard files, last/ (to resume from), best/ (highest
     amodal mask AP on --data.val; the newest weights while it is undefined) and sample pictures. Classes of the two
     files are matched by name. Many devices: "accelerate launch -m amodal train CONFIG ...".
+
+    Example:
+        amodal train mask_rcnn/nano --data.train train.json --data.train_images train --out runs/mine
 
     Args:
         config: YAML file with differences from the defaults, or from another file that it names as its base; or the
