@@ -230,8 +230,8 @@ def test_dashes_and_underscores_are_the_same() -> None:
     def parsed(verb: str, *words: str) -> dict[str, Any]:
         return Verb(verb, cli._load(verb)).parse(words)
 
-    for flag in ("--overlay-size", "--overlay_size"):
-        assert parsed("predict", "m", "a.png", flag, "5")["overlay_size"] == 5
+    for flag in ("--draw-size", "--draw_size"):
+        assert parsed("predict", "m", "a.png", flag, "5")["draw_size"] == 5
     for flag in ("--fit-on", "--fit_on"):
         assert parsed("prior fit", "a.json", "o", f"{flag}=amodal")["fit_on"] == "amodal"
     for flag in ("--model.box-head.score-threshold", "--model.box_head.score_threshold"):

@@ -125,7 +125,7 @@ def test_no_verb_leaves_half_a_file(
 
 
 @pytest.mark.parametrize(
-    ("limit", "name"), [(0, ""), (100, ""), (70_000, "/prior/flow.safetensors"), (1_000_000, "/best/model.safetensors")]
+    ("limit", "name"), [(0, ""), (100, ""), (70_000, "/prior/flow.safetensors"), (3_000_000, "/best/model.safetensors")]
 )
 def test_no_training_ends_by_a_traceback(
     limit: int, name: str, settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

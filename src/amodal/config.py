@@ -282,7 +282,7 @@ class OptimConfig:
         within(self, "optim.", 0, STEPS, "warmup_steps")
         above_zero(self, "optim.", 1, "warmup_factor", "gamma")
         ok = len(self.milestones) <= ENTRIES and all(0 < m <= STEPS for m in self.milestones)
-        rule = f"at most {ENTRIES} steps, each > 0 and at most {STEPS}"
+        rule = f"steps > 0 and at most {STEPS}, no more than {ENTRIES} of them"
         require(ok, "optim.milestones", self.milestones, rule)
 
 

@@ -110,7 +110,7 @@ def test_other_folders_are_not_replaced(scenes: Path, tmp_path: Path, capsys: py
         (["prior", "fit", "a", "b", "--slot", "3"], "amodal prior fit: unknown flag --slot; nearest is '--slots'"),
         (
             ["prior", "fit", "a", "b", "--encoder-steps", "0"],
-            "amodal prior fit: --encoder-steps is 0, must be 1 to 1000",
+            "amodal prior fit: --encoder-steps is 0, must be 1 to 1000000000",
         ),
         (["prior", "fit", "a", "b", "--slots", "0"], "amodal prior fit: --slots is 0, must be 1 to 1000000"),
         (

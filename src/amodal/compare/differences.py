@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from amodal.compare.sources import Source, Tested
 from amodal.data.reader import load
-from amodal.errors import DataError, one_line
+from amodal.errors import DataError, counted, one_line
 from amodal.evaluation import prepare
 from amodal.evaluation.metrics import Evaluation
 from amodal.evaluation.table import COLUMNS, MORE, PARTS
@@ -90,7 +90,7 @@ def pair_up(sources: Sequence[Source]) -> list[Side]:
 def _told(tested: Tested) -> str:
     if tested.annotations is not None:
         return f"{tested.what} on {tested.annotations}"
-    return tested.what + (f" on {tested.counts[0]} images" if tested.counts else "")
+    return tested.what + (f" on {counted(tested.counts[0], 'image')}" if tested.counts else "")
 
 
 def evaluate(sides: Sequence[Side], annotations: Path | None, missing: list[str]) -> None:

@@ -66,7 +66,9 @@ class Library:
             count = split["metrics"]["images"]
             known, other = self._images.setdefault(split["digest"], (count, path))
             if count != known:
-                raise DataError(f"splits.{name} has {count} images, {other} has {known} of the same digest", file=path)
+                raise DataError(
+                    f"splits.{name} has {counted(count, 'image')}, {other} has {known} of the same digest", file=path
+                )
 
     def get(self, run_id: str) -> Record | None:
         """The record of a run."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amodal.verbs import File, Folder
+
 
 def compare(
     runs: list[Path],
-    out: Path = Path("runs/compare.html"),
-    annotations: Path | None = None,
-    images: Path | None = None,
+    out: File = Path("runs/compare.html"),
+    annotations: File | None = None,
+    images: Folder | None = None,
     limit: int = 8,
     draws: int = 1000,
 ) -> None:
@@ -27,6 +29,9 @@ def compare(
         images: folder of its images, likewise.
         limit: how many images are shown at most; 0: none.
         draws: how often the bootstrap draws the images; 0: no intervals.
+
+    Example:
+        amodal compare runs/a runs/b --out runs/a-and-b.html
     """
     from amodal.compare.compare import compare as run
     from amodal.errors import ConfigError
