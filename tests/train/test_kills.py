@@ -137,9 +137,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_last_state_stays(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     words = ["train", str(settings), "--out", str(tmp_path / "run"), "--batch_size", "1", "--steps", "2"]
     capsys.readouterr()
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (3_000_000, hard)
-    )  # Less than the weights, more than a table or a picture.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))  # Less than the weights, more than all else.
     try:
         assert main([*words, "--resume", "auto", "--eval_every", "0", "--log_every", "1"]) == 2
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.data.reader import load
-from amodal.errors import ConfigError, DataError, one_line
+from amodal.errors import ConfigError, DataError, counted, one_line
 from amodal.evaluation import levels, prepare
 from amodal.files import write_json
 from amodal.reproduce.clipping import BASELINES, clip
