@@ -1,9 +1,11 @@
 # Every target sets itself up. `make setup` builds .venv with everything the others need and does nothing when it is current.
-#   make demo | test | test-slow | bench | format | clean
+#   make demo | shell | test | test-slow | bench | wheel | format | clean
 # PYTHON     the interpreter .venv is made from (3.10 to 3.13)
+# REPOSITORY address of the repository's page, for the links and pictures in the wheel's description
 # PIP_ARGS   extra arguments for the installation of torch and torchvision, for instance the index of the CPU-only builds
 PYTHON ?= python3
 PIP_ARGS ?=
+REPOSITORY ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.current
@@ -11,7 +13,7 @@ JOBS ?= 2
 # Tests run one process a core; a thread pool in each of them would only fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow lint types bench format clean
+.PHONY: setup demo shell test test-slow lint types bench wheel format clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -22,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 demo: setup
 	@$(VENV)/bin/amodal demo
+
+# A shell in which `amodal` and `python` are those of .venv; `exit` leaves it.
+shell: setup
+	@. $(VENV)/bin/activate && exec "$${SHELL:-/bin/sh}"
 
 lint: setup
 	$(PY) -m ruff check .
@@ -38,6 +44,9 @@ test-slow: setup
 
 bench: setup
 	$(PY) -m benchmarks
+
+wheel: setup
+	AMODAL_REPOSITORY="$(REPOSITORY)" $(PY) -m hatchling build -t wheel
 
 format: setup
 	$(PY) -m ruff check --fix .

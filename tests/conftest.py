@@ -21,10 +21,10 @@ from amodal.config import (
     TrainConfig,
     TransformConfig,
 )
-from amodal.config_io import dump_yaml
 from amodal.data.scenes.dataset import write_dataset
 from amodal.data.store import AnnotationSet
 from amodal.frames import crop_masks
+from amodal.plain_yaml import dump_yaml
 from amodal.priors.fit import fit_prior
 from amodal.priors.prior import Prior
 from amodal.settings import PGExpConfig, PriorConfig

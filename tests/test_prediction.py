@@ -175,7 +175,7 @@ def test_repr_says_what_was_found() -> None:
     assert repr(make()) == (
         "Prediction(3 objects in 30 x 20 px, amodal and visible masks: fish 0.90, cup 0.50, fish 0.05)"
     )
-    assert repr(make(visible=False)[[]]) == "Prediction(0 objects in 30 x 20 px, amodal masks)"
+    assert repr(make(visible=False)[[]]) == "Prediction(no objects in 30 x 20 px, amodal masks)"
 
 
 def test_supervision() -> None:
@@ -212,6 +212,8 @@ def test_draw_writes_what_it_returns(tmp_path: object) -> None:
     drawn.save(buffer, "PNG")
     assert (tmp_path / "out.png").read_bytes() == buffer.getvalue()
     assert np.asarray(drawn).std() > 0
+    assert drawn.info["scale"] == drawn.width / prediction.image_size[1]
+    assert prediction.draw(size=5).info["scale"] == 5 / max(prediction.image_size)
     with pytest.raises(DataError, match="no image"):
         make().draw()
 

@@ -91,6 +91,18 @@ def test_closed_streams_end_quietly(rest: str) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("rest", ["| head -n 1", ">&- 2>&-"])
+def test_verbs_do_their_work_whether_or_not_somebody_reads(evil: Path, tmp_path: Path, rest: str) -> None:
+    for words, made in {
+        f"convert {evil} {tmp_path}/out.json": "out.json",
+        f"scenes {tmp_path}/drawn --images 1 --size 64": "drawn/annotations.json",
+        f"check {evil}": "ann.json",
+    }.items():
+        done = shell(f"amodal {words} {rest}")
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), words
+        assert (tmp_path / made).is_file()
+
+
 def test_an_error_with_a_closed_stderr_keeps_its_exit_code() -> None:
     assert shell("amodal check nowhere.json 2>&-").returncode == 2
 

@@ -9,18 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amodal.bounds import ENTRIES
 from amodal.config import ModelConfig
-from amodal.config_io import VERSION, check_version, dump_yaml, read_yaml, structure, to_dict
-from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.config_io import VERSION, check_classes, check_version, structure, to_dict
+from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
 from amodal.evaluation.table import COLUMNS, PARTS
 from amodal.files import PICKLES, write_tensors, write_text
 from amodal.models.branch import Prior, PriorMaker
 from amodal.models.rcnn import AmodalRCNN
+from amodal.plain_yaml import dump_yaml, read_yaml
 from amodal.settings import FitConfig, MethodConfig, PriorKind
 from amodal.systems import MAKERS, resolve
 from amodal.version import __version__
 
 CONFIG, WEIGHTS, CARD, PRIOR = "config.yaml", "model.safetensors", "README.md", "prior"
+_NOTICES = "notices"
 FILES = (CONFIG, WEIGHTS, CARD, f"{PRIOR}/*")
 """Patterns of all that a checkpoint holds."""
 
@@ -48,6 +51,8 @@ def save_model(
         "category_ids": [int(value) for value in model.category_ids],
         "model": settings,
     }
+    if model.notices:
+        data["notices"] = list(model.notices)
     write_text(folder / CONFIG, dump_yaml(data))
     write_tensors(folder / WEIGHTS, _state(model, half))
     kind = prior_kind(model.config.method)
@@ -62,8 +67,11 @@ def prior_kind(method: MethodConfig | None) -> PriorKind | None:
 
 
 def maker_of(kind: PriorKind) -> PriorMaker:
-    """What fits, saves and loads priors of a kind."""
+    """What fits, saves and loads priors of a kind; a :class:`ConfigError` where it cannot."""
     maker: PriorMaker = resolve(MAKERS.get(kind.maker, kind.maker) if isinstance(kind.maker, str) else kind.maker)
+    for name in ("fit", "save", "load", "read_settings"):
+        if not callable(getattr(maker, name, None)):
+            raise ConfigError(f"the maker of the {kind.title}, {kind.maker!r:.60}, has no function {name!r}")
     return maker
 
 
@@ -100,6 +108,8 @@ def check_folder(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise WeightsError(f"{folder}: not a folder; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     of_run = [folder / name for name in ("best", "last") if (folder / name / WEIGHTS).is_file()]
+    if not of_run and not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise WeightsError(f"{folder}: no checkpoint, which is a folder with {CONFIG} and {WEIGHTS}")
     return folder if (folder / WEIGHTS).is_file() or not of_run else of_run[0]
 
 
@@ -110,19 +120,29 @@ def read_checkpoint_config(folder: Path) -> tuple[ModelConfig, list[str], list[i
     check_version(data.pop("version", 1), path)
     known = ["system", "class_names", "category_ids", "model"]
     for key in data:
-        if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), known)}")
+        if key not in [*known, _NOTICES]:
+            raise ConfigError(f"{path}: unknown key {shown(key)}{nearest(str(key), known)}")
+    _notices(data.get(_NOTICES, []), path)
     for key in known:
         if key not in data:
             raise ConfigError(f"{path}: {key} is missing")
     names, ids, settings = data["class_names"], data["category_ids"], data["model"]
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: model is {settings!r}, must be a mapping of settings")
-    if not _is_list(names, str) or not names:
-        raise ConfigError(f"{path}: class_names must be a list of names")
-    if not _is_list(ids, int) or len(set(ids)) != len(ids) or len(ids) != len(names):
-        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+        raise ConfigError(f"{path}: model is {shown(settings)}, must be a mapping of settings")
+    check_classes(names, ids, path)
     return structure(ModelConfig, {**settings, "system": data["system"]}, str(path)), names, ids
+
+
+def read_notices(folder: Path) -> list[str]:
+    """Where pretrained weights in a checkpoint came from, and under which licence; empty where none are noted."""
+    path = folder / CONFIG
+    return _notices(read_yaml(path).get(_NOTICES, []), path)
+
+
+def _notices(value: Any, path: Path) -> list[str]:
+    if not isinstance(value, list) or len(value) > ENTRIES or not all(isinstance(line, str) for line in value):
+        raise ConfigError(f"{path}: {_NOTICES} is {shown(value)}, must be a list of lines")
+    return value
 
 
 def model_card(model: AmodalRCNN, facts: Mapping[str, Any]) -> str:
@@ -136,7 +156,7 @@ def model_card(model: AmodalRCNN, facts: Mapping[str, Any]) -> str:
     classes = ", ".join(model.class_names)
     parts = [
         "---\nlibrary_name: amodal\npipeline_tag: image-segmentation\ntags: [amodal, instance-segmentation]\n---",
-        f"# {config.system} for {len(model.class_names)} classes",
+        f"# {config.system} for {counted(len(model.class_names), 'class')}",
         "Amodal instance segmentation: for every object its whole shape, hidden parts included.",
         '```python\nimport amodal\n\nmodel = amodal.load("this folder or its Hugging Face id")\n'
         'prediction = model.predict("picture.png", threshold=0.5)\n```',
@@ -146,6 +166,8 @@ def model_card(model: AmodalRCNN, facts: Mapping[str, Any]) -> str:
         f" {config.transform.test_max_size}\n"
         f"- classes: {classes}\n- written by amodal {__version__}",
     ]
+    if model.notices:
+        parts += ["## Pretrained weights", "\n".join(f"- {line}" for line in model.notices)]
     training = [f"- {key}: {facts[key]}" for key in ("data", "steps", "notes") if facts.get(key)]
     if training:
         parts += ["## Training", "\n".join(training)]
@@ -159,8 +181,8 @@ def _table(metrics: Mapping[str, Any]) -> str:
     for part, _ in PARTS:
         values = metrics.get(part) or {}
         rows.append(f"| {part} | " + " | ".join(_percent(values.get(name)) for name in COLUMNS) + " |")
-    counted = f"{metrics.get('images', '?')} images, {metrics.get('instances', '?')} instances"
-    return f"Percent, on {counted}.\n\n" + "\n".join(rows)
+    on = ", ".join(counted(int(metrics.get(f"{noun}s", 0)), noun) for noun in ("image", "instance"))
+    return f"Percent, on {on}.\n\n" + "\n".join(rows)
 
 
 def _percent(value: object) -> str:
@@ -174,7 +196,3 @@ def _state(model: AmodalRCNN, half: bool) -> dict[str, Tensor]:
         small = value.half() if half and value.is_floating_point() else value
         state[name] = small if bool(torch.isfinite(small).all()) else value  # Too large for float16: kept as it is.
     return state
-
-
-def _is_list(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)

@@ -7,33 +7,27 @@ frozen: several models may be built from one object, and whoever wants another v
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from amodal.bounds import (
+    CELLS,
+    CONVS,
+    ENTRIES,
+    MANY,
+    RATE,
+    SIDE,
+    STEPS,
+    WEIGHTS,
+    WIDTH,
+    WORKERS,
+    above_zero,
+    each,
+    no_empty,
+    within,
+)
 from amodal.errors import require
 from amodal.settings import FitConfig, MethodConfig
-
-SIDE = 65536
-"""Pixels; the longest side of a picture that can be annotated."""
-MANY = 1_000_000
-"""Most things of one kind an image or a step: anchors, proposals, detections, images."""
-STEPS = 1_000_000_000
-WIDTH = 65536
-"""Most channels of a layer."""
-CELLS = 256
-"""Most cells of a pooled map, a side."""
-CONVS = 64
-WORKERS = 1024
-"""Most loader processes."""
-
-
-def _all_positive(values: list[float]) -> bool:
-    return all(0 < value < math.inf for value in values)
-
-
-def _any_finite(values: list[float]) -> bool:
-    return all(-math.inf < value < math.inf for value in values)
 
 
 @dataclass(frozen=True)
@@ -45,32 +39,30 @@ class TransformConfig:
         max_size: pixels; the longer side never exceeds it.
         test_min_size: pixels; the shorter side in test.
         test_max_size: pixels; the longest side in test.
-        mean: RGB mean of pixel values in 0..1.
-        std: RGB standard deviation of pixel values in 0..1.
+        mean: RGB mean of pixel values in 0..1; null: that of the backbone's pretrained weights.
+        std: RGB standard deviation of pixel values in 0..1, at least 0.001; null: likewise.
     """
 
     min_size: list[int] = field(default_factory=lambda: [800])
     max_size: int = 3000
     test_min_size: int = 800
     test_max_size: int = 3000
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     def __post_init__(self) -> None:
-        require(bool(self.min_size) and min(self.min_size) >= 16, "transform.min_size", self.min_size, "sizes >= 16")
-        require(16 <= self.test_min_size <= SIDE, "transform.test_min_size", self.test_min_size, f"16 to {SIDE}")
-        for name in ("max_size", "test_max_size"):
-            require(getattr(self, name) <= SIDE, f"transform.{name}", getattr(self, name), f"at most {SIDE}")
-        for name, ok, rule in (("mean", _any_finite, "finite"), ("std", _all_positive, "> 0")):
-            values = getattr(self, name)
-            require(len(values) == 3 and ok(values), f"transform.{name}", values, f"three numbers {rule}, of R, G, B")
-        require(self.max_size >= max(self.min_size), "transform.max_size", self.max_size, ">= transform.min_size")
-        require(
-            self.test_max_size >= self.test_min_size,
-            "transform.test_max_size",
-            self.test_max_size,
-            ">= transform.test_min_size",
-        )
+        each(self, "model.transform.", "min_size", 16, SIDE)
+        within(self, "model.transform.", 16, SIDE, "max_size", "test_min_size", "test_max_size")
+        if self.mean is not None:
+            each(self, "model.transform.", "mean", 0, 1, count=3)
+        if self.std is not None:
+            each(self, "model.transform.", "std", 0.001, 1, count=3)
+        largest = max(self.min_size)
+        rule = f">= model.transform.min_size ({largest})"
+        require(self.max_size >= largest, "model.transform.max_size", self.max_size, rule)
+        least = self.test_min_size
+        rule = f">= model.transform.test_min_size ({least})"
+        require(self.test_max_size >= least, "model.transform.test_max_size", self.test_max_size, rule)
 
 
 @dataclass(frozen=True)
@@ -78,10 +70,13 @@ class BackboneConfig:
     """Backbone and feature pyramid.
 
     Attributes:
-        name: "nano" (ResNet-10), "nano18" (ResNet-18-like) or any torchvision ResNet ("resnet50", "resnet101", ...).
+        name: "nano" (ResNet-10), "nano18" (ResNet-18-like), any torchvision ResNet ("resnet50", "resnet101", ...), or
+            "timm/NAME" for a model of timm that has features of strides 4, 8, 16 and 32.
         weights: torchvision weight name ("ResNet50_Weights.IMAGENET1K_V1", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"),
-            path of a .safetensors file, or null for random initialisation.
-        norm: "frozen_bn" or "group" (GroupNorm, for training from scratch).
+            path of a .safetensors file, or null for random initialisation; for timm/NAME "shipped" (they come with the
+            package), "timm" (its download), or a .safetensors file.
+        norm: "frozen_bn" or "group" (GroupNorm, for training from scratch); the batch norms of a timm model are always
+            frozen, and this is of the pyramid alone.
         channels: C, channels of every pyramid level.
         trainable_layers: how many of the five stages, counted from the last, are trained.
         extra_level: add a P6 by max pooling, used by the RPN only.
@@ -95,9 +90,10 @@ class BackboneConfig:
     extra_level: bool = True
 
     def __post_init__(self) -> None:
-        require(0 <= self.trainable_layers <= 5, "backbone.trainable_layers", self.trainable_layers, "0 to 5")
+        no_empty(self, "model.backbone.", "name", "weights")
+        within(self, "model.backbone.", 0, 5, "trainable_layers")
         ok = 8 <= self.channels <= WIDTH and self.channels % 8 == 0
-        require(ok, "backbone.channels", self.channels, f"a multiple of 8, at most {WIDTH}")
+        require(ok, "model.backbone.channels", self.channels, f"a multiple of 8, at most {WIDTH}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class RPNConfig:
 
     Attributes:
         anchor_sizes: pixels of the network image, one for each pyramid level (P6 included).
-        aspect_ratios: height / width of the anchors.
+        aspect_ratios: height / width of the anchors, 0.01 to 100.
         pre_nms_train: proposals kept a level before NMS, in training.
         pre_nms_test: the same in test.
         post_nms_train: proposals kept an image after NMS, in training.
@@ -131,15 +127,12 @@ class RPNConfig:
     positive_fraction: float = 0.5
 
     def __post_init__(self) -> None:
-        sizes, ratios = self.anchor_sizes, self.aspect_ratios
-        ok = bool(sizes) and 1 <= min(sizes) <= max(sizes) <= SIDE
-        require(ok, "rpn.anchor_sizes", sizes, f"sizes from 1 to {SIDE}")
-        require(bool(ratios) and all(0 < r < math.inf for r in ratios), "rpn.aspect_ratios", ratios, "ratios > 0")
-        for name in ("pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test", "batch_per_image"):
-            require(1 <= getattr(self, name) <= MANY, f"rpn.{name}", getattr(self, name), f"1 to {MANY}")
-        for name in ("nms", "fg_iou", "bg_iou", "positive_fraction"):
-            require(0.0 < getattr(self, name) <= 1.0, f"rpn.{name}", getattr(self, name), "in (0, 1]")
-        require(self.bg_iou <= self.fg_iou, "rpn.bg_iou", self.bg_iou, "<= rpn.fg_iou")
+        each(self, "model.rpn.", "anchor_sizes", 1, SIDE)
+        each(self, "model.rpn.", "aspect_ratios", 0.01, 100)
+        within(self, "model.rpn.", 1, MANY, "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test")
+        within(self, "model.rpn.", 1, MANY, "batch_per_image")
+        above_zero(self, "model.rpn.", 1, "nms", "fg_iou", "bg_iou", "positive_fraction")
+        require(self.bg_iou <= self.fg_iou, "model.rpn.bg_iou", self.bg_iou, f"<= model.rpn.fg_iou ({self.fg_iou:g})")
 
 
 @dataclass(frozen=True)
@@ -169,16 +162,12 @@ class BoxHeadConfig:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for name, most in (("channels", WIDTH), ("pool_size", CELLS), ("batch_per_image", MANY)):
-            require(1 <= getattr(self, name) <= most, f"box_head.{name}", getattr(self, name), f"1 to {most}")
-        for name in ("positive_fraction", "fg_iou"):
-            require(0.0 < getattr(self, name) <= 1.0, f"box_head.{name}", getattr(self, name), "in (0, 1]")
-        weights = self.box_weights
-        ok = len(weights) == 4 and all(0 < w < math.inf for w in weights)
-        require(ok, "box_head.box_weights", weights, "four weights > 0")
-        require(0.0 <= self.score_threshold < 1.0, "box_head.score_threshold", self.score_threshold, "in [0, 1)")
-        require(0.0 < self.nms <= 1.0, "box_head.nms", self.nms, "in (0, 1]")
-        require(1 <= self.detections <= MANY, "box_head.detections", self.detections, f"1 to {MANY}")
+        within(self, "model.box_head.", 1, WIDTH, "channels")
+        within(self, "model.box_head.", 1, CELLS, "pool_size")
+        within(self, "model.box_head.", 1, MANY, "batch_per_image", "detections")
+        above_zero(self, "model.box_head.", 1, "positive_fraction", "fg_iou", "nms")
+        each(self, "model.box_head.", "box_weights", 0.001, 1000, count=4)
+        require(0.0 <= self.score_threshold < 1.0, "model.box_head.score_threshold", self.score_threshold, "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -198,9 +187,9 @@ class MaskHeadConfig:
     soft_targets: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("channels", WIDTH), ("pool_size", CELLS)):
-            require(1 <= getattr(self, name) <= most, f"mask_head.{name}", getattr(self, name), f"1 to {most}")
-        require(0 <= self.convs <= CONVS, "mask_head.convs", self.convs, f"0 to {CONVS}")
+        within(self, "model.mask_head.", 1, WIDTH, "channels")
+        within(self, "model.mask_head.", 1, CELLS, "pool_size")
+        within(self, "model.mask_head.", 0, CONVS, "convs")
 
 
 @dataclass(frozen=True)
@@ -224,6 +213,17 @@ class ModelConfig:
         levels = 5 if self.backbone.extra_level else 4
         sizes = self.rpn.anchor_sizes
         require(len(sizes) == levels, "model.rpn.anchor_sizes", sizes, f"{levels} sizes, one for each pyramid level")
+        # Found here in no time, and not when the machine has no more memory.
+        maps, box, mask = self.backbone.channels, self.box_head, self.mask_head
+        for key, value, count in (
+            ("model.backbone.channels", maps, 4 * 9 * maps**2),
+            ("model.box_head.channels", box.channels, (maps * box.pool_size**2 + box.channels) * box.channels),
+            ("model.mask_head.channels", mask.channels, 9 * mask.channels * (maps + mask.convs * mask.channels)),
+        ):
+            rule = f"less: its layers would have {count / 1e9:.1f} billion weights, the most is {WEIGHTS / 1e9:.1f}"
+            require(count <= WEIGHTS, key, value, rule)
+        if self.method is not None:
+            self.method.check_model(self)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class DataConfig:
         val: annotation file evaluated during training; null: no evaluation.
         val_images: folder its file names are relative to.
         flip: probability of a horizontal flip in training.
-        workers: loader processes.
+        workers: loader processes; at a terminal, more than there are cores are asked for.
     """
 
     train: str = ""
@@ -247,8 +247,9 @@ class DataConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.flip <= 1.0, "data.flip", self.flip, "in [0, 1]")
-        require(0 <= self.workers <= WORKERS, "data.workers", self.workers, f"0 to {WORKERS}")
+        no_empty(self, "data.", "val", "val_images")
+        within(self, "data.", 0, 1, "flip")
+        within(self, "data.", 0, WORKERS, "workers")
 
 
 @dataclass(frozen=True)
@@ -278,15 +279,16 @@ class OptimConfig:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0.0 < self.lr < math.inf, "optim.lr", self.lr, "> 0")
+        above_zero(self, "optim.", RATE, "lr")
         require(0.0 <= self.momentum < 1.0, "optim.momentum", self.momentum, "in [0, 1)")
-        require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, ">= 0")
-        ok = self.clip_norm is None or 0.0 < self.clip_norm < math.inf
-        require(ok, "optim.clip_norm", self.clip_norm, "> 0, or null for no clipping")
-        require(0 <= self.warmup_steps <= STEPS, "optim.warmup_steps", self.warmup_steps, f"0 to {STEPS}")
-        require(0.0 < self.warmup_factor <= 1.0, "optim.warmup_factor", self.warmup_factor, "in (0, 1]")
-        require(all(0 < m < math.inf for m in self.milestones), "optim.milestones", self.milestones, "steps > 0")
-        require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "in (0, 1]")
+        within(self, "optim.", 0, RATE, "weight_decay")
+        ok = self.clip_norm is None or 0.0 < self.clip_norm <= MANY
+        require(ok, "optim.clip_norm", self.clip_norm, f"> 0 and at most {MANY}, or null for no clipping")
+        within(self, "optim.", 0, STEPS, "warmup_steps")
+        above_zero(self, "optim.", 1, "warmup_factor", "gamma")
+        ok = len(self.milestones) <= ENTRIES and all(0 < m <= STEPS for m in self.milestones)
+        rule = f"steps > 0 and at most {STEPS}, no more than {ENTRIES} of them"
+        require(ok, "optim.milestones", self.milestones, rule)
 
 
 @dataclass(frozen=True)
@@ -326,14 +328,10 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        bounds = {
-            **dict.fromkeys(("steps", "save_every", "log_every"), (1, STEPS)),
-            **dict.fromkeys(("batch_size", "accumulate"), (1, MANY)),
-            "eval_every": (0, STEPS),
-        }
-        for name, (least, most) in bounds.items():
-            require(least <= getattr(self, name) <= most, name, getattr(self, name), f"{least} to {most}")
+        no_empty(self, "", "out", "prior")
+        within(self, "", 1, STEPS, "steps", "save_every", "log_every")
+        within(self, "", 1, MANY, "batch_size", "accumulate")
+        within(self, "", 0, STEPS, "eval_every")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
-        require(
-            self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of {self.batch_size}"
-        )
+        ok = self.batch_size % self.accumulate == 0
+        require(ok, "accumulate", self.accumulate, f"a divisor of batch_size ({self.batch_size})")

@@ -6,20 +6,23 @@ ends in a one-line :class:`~amodal.errors.ConfigError` that names the file and t
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from argparse import ArgumentError
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser
 
+from amodal.bounds import CLASSES, MAX_ID
 from amodal.config import ModelConfig, TrainConfig
-from amodal.errors import ConfigError, nearest
-from amodal.files import shipped_files
+from amodal.errors import ConfigError, nearest, printable, refuse_address, shown
+from amodal.files import NAME_BYTES, shipped_files
+from amodal.plain_yaml import dump_yaml, is_text, read_text, read_yaml
 from amodal.settings import EXPANSION_PRIOR
 from amodal.systems import SYSTEMS, find
 
@@ -29,56 +32,8 @@ VERSION = 1
 OWN_SETTINGS = ("model.method.", "prior_fit.")
 """Sections whose keys hang on the system, which may be in a file of the user's own."""
 
-MAX_BYTES = 1 << 20
+_LONG = 300  # characters of a message of jsonargparse that is shown as it is
 _T = TypeVar("_T")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML without aliases (no bombs) and without keys given twice (no silent loss)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", self.get_mark())
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain word", key.start_mark)
-            if key.value in seen:
-                problem = f"key {key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file (at most 1 MiB; no tags beyond YAML's own types, no aliases, no repeated keys).
-
-    Raises:
-        ConfigError: the file is missing, too large, no YAML, or no mapping.
-    """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, no configuration")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or 'cannot be read'}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: {_yaml_problem(error)}") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds a {type(data).__name__}, must be a mapping of settings")
-    return data
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -87,7 +42,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Args:
         path: YAML file with differences from the defaults, or the name of one that comes with the package
             ("mask_rcnn/nano").
-        overrides: dotted key -> value (``{"optim.lr": 0.01}``); strings are read as on the command line.
+        overrides: dotted key -> value (``{"optim.lr": 0.01}``); strings are read as on the command line. Another
+            ``model.system`` than the file's leaves the file's ``model.method`` behind, as it does in a file on top.
 
     Returns:
         The settings, complete and checked; ``model.method`` is always an instance of the system's own class.
@@ -96,7 +52,10 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         ConfigError: an unknown key, a wrong type or a value out of range, named with its key.
     """
     data, source = _merged(path)
-    for key, value in (overrides or {}).items():
+    overrides = overrides or {}
+    if "model.system" in overrides and isinstance(data.get("model"), dict):
+        data["model"] = merge(data["model"], {"system": overrides["model.system"]})
+    for key, value in overrides.items():
         if key == "base":
             raise ConfigError("--base: a base is named in the file, relative to it, and not on the command line")
         _insert(data, key, value)
@@ -145,9 +104,8 @@ def _read_layer(path: Path) -> tuple[dict[str, Any], Path | None]:
     if "base" not in data:
         return data, None
     base = data.pop("base")
-    # A path with a NUL is refused here: every call of the system would raise ValueError.
     if not isinstance(base, str) or not base or "\0" in base:
-        raise ConfigError(f"{path}: base is {base!r}, must be the path of a file")
+        raise ConfigError(f"{path}: base is {shown(base)}, must be the path of a file")
     return data, find_config(base, path.parent)
 
 
@@ -157,11 +115,13 @@ def find_config(name: str, folder: Path) -> Path:
     Raises:
         ConfigError: ``name`` looks like neither a file's nor one of a configuration that comes with the package.
     """
+    refuse_address(name)
     path = folder / name
-    if path.suffix or path.exists() or "\0" in name:  # What is wrong with a file is said when it is read.
+    if path.suffix or os.path.exists(path):  # What is wrong with a file is said when it is read.
         return path
     known = shipped_files("configs")
     if name not in known:
+        name = printable(name) if len(name) <= NAME_BYTES else shown(name)
         raise ConfigError(
             f"{name}: no such file, nor a configuration that comes with the package{nearest(name, known)}"
         )
@@ -191,11 +151,22 @@ def check_version(version: object, path: str | Path) -> None:
     if version is None:
         return
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ConfigError(f"{path}: version is {version!r}, must be an integer from 1 to {VERSION}")
+        raise ConfigError(f"{path}: version is {shown(version)}, must be an integer from 1 to {VERSION}")
     if version > VERSION:
         raise ConfigError(
             f"{path}: version {version} is newer than this release reads (up to {VERSION}); update amodal"
         )
+
+
+def check_classes(names: Any, ids: Any, path: str | Path) -> None:
+    """Refuses what are no classes of a model or a prior: a list of names, and ids as annotation files have them."""
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not texts or not 1 <= len(names) <= CLASSES:
+        raise ConfigError(f"{path}: class_names must be a list of names, 1 to {CLASSES}")
+    whole = isinstance(ids, list) and all(type(number) is int and 0 <= number <= MAX_ID for number in ids)
+    if not whole or len(set(ids)) != len(ids) or len(ids) != len(names):
+        rule = f"{len(names)} different integers from 0 to {MAX_ID}, one for each class name"
+        raise ConfigError(f"{path}: category_ids must be {rule}")
 
 
 def structure(cls: type[_T], data: dict[str, Any], source: str, prefix: str = "") -> _T:
@@ -218,7 +189,7 @@ def structure(cls: type[_T], data: dict[str, Any], source: str, prefix: str = ""
 def _structure_train(data: dict[str, Any], source: str) -> TrainConfig:
     model = data.get("model", {})
     if not isinstance(model, dict):
-        raise ConfigError(f"{source}: model is {model!r}, must be a mapping of settings")
+        raise ConfigError(f"{source}: model is {shown(model)}, must be a mapping of settings")
     method = _structure_model(model, source, "model.")
     kind = (method.method and method.method.prior_kind) or EXPANSION_PRIOR  # Unused settings are checked, too.
     _check_keys(TrainConfig, data, source, "", {"prior_fit": kind.settings, "method": type(method.method)})
@@ -230,14 +201,18 @@ def _structure_train(data: dict[str, Any], source: str) -> TrainConfig:
 def _structure_model(data: dict[str, Any], source: str, prefix: str) -> ModelConfig:
     name = data.get("system", ModelConfig.system)
     if not isinstance(name, str):
-        raise ConfigError(f"{source}: {prefix}system is {name!r}, no known system{nearest(str(name), SYSTEMS)}")
+        raise ConfigError(f"{source}: {prefix}system is {shown(name)}, must be the name of a system")
     try:
         settings = find(name).settings
     except ConfigError as error:
         raise ConfigError(f"{source}: {prefix}{error}") from None
     _check_keys(ModelConfig, data, source, prefix, {"method": settings})
     config: ModelConfig = _instantiate(ModelConfig, _without(data, "method"), source, prefix)
-    return replace(config, method=_instantiate(settings, data.get("method") or {}, source, f"{prefix}method."))
+    method = _instantiate(settings, data.get("method") or {}, source, f"{prefix}method.")
+    try:
+        return replace(config, method=method)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def to_dict(config: TrainConfig | ModelConfig) -> dict[str, Any]:
@@ -248,17 +223,6 @@ def to_dict(config: TrainConfig | ModelConfig) -> dict[str, Any]:
 def to_yaml(config: TrainConfig) -> str:
     """The YAML text of all settings, with the format's version."""
     return dump_yaml({"version": VERSION, **to_dict(config)})
-
-
-def dump_yaml(data: dict[str, Any]) -> str:
-    """YAML text that :func:`read_yaml` reads back, keys in the order given."""
-    text: str = yaml.dump(data, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return text
-
-
-class _PlainDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def setting_keys() -> list[str]:
@@ -282,26 +246,11 @@ def parse_problem(message: str) -> tuple[str | None, str]:
     message = " ".join(message.split())
     found = re.match(r'Parser key "(?P<key>[^"]+)": (?P<rule>.*?)\.? (?:Got|Given) value: (?P<value>.*)$', message)
     if found is None:
-        return None, message
+        return None, message if len(message) <= _LONG else f"{message[:_LONG]}..."
     wanted = re.findall(r"Expected an? (<class '[^']+'>|[\w.]*Literal\[[^\]]*\]|[\w.\[\], |]+)", found["rule"])
     plain = [re.sub(r"<class '([^']+)'>|typing\.", r"\1", part).strip(" .-") for part in wanted]
     names = [re.sub(r"Literal\[(.*)\]", r"one of \1", part) for part in plain if part != "NoneType"]
-    return found["key"], f"is {found['value']!r}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
-
-
-def settings_help(cls: type, prefix: str | None = None) -> str:
-    """Help of every setting of a dataclass (keys behind ``prefix``), from its docstrings; empty without settings."""
-    if not get_type_hints(cls):
-        return ""
-    parser = ArgumentParser(exit_on_error=False, add_help=False)
-    parser.add_class_arguments(cls, prefix)
-    _, _, text = parser.format_help().partition("\n\n")
-    # Rows for whole sections, and the list-appending twin of every list, are jsonargparse's own ways of input.
-    text = re.sub(
-        r"(?m)^  --\S+ CONFIG(\s+Path to a configuration file\.)?\n(\s+Path to a configuration file\.\n)?", "", text
-    )
-    text = re.sub(r"(?m)^  --(model\.method|prior_fit)(\.help)? .*\n( {6,}.*\n)*", "", text)
-    return re.sub(r", --\S+\+ \[ITEM,\.\.\.\]", "", text)
+    return found["key"], f"is {shown(found['value'])}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:
@@ -336,15 +285,42 @@ def _check_keys(cls: type, data: dict[str, Any], source: str, prefix: str, own: 
     for key, value in data.items():
         if key not in hints:
             known = nearest(str(key), list(hints))
-            raise ConfigError(f"{source}: unknown key {prefix + str(key)!r}{known}")
+            raise ConfigError(f"{source}: unknown key {shown(prefix + str(key))}{known}")
         hint = own.get(key, hints[key])
         if is_dataclass(hint) and isinstance(hint, type):
             if isinstance(value, dict):
                 _check_keys(hint, value, source, f"{prefix}{key}.", own)
             elif value is not None or key not in own:
-                raise ConfigError(f"{source}: {prefix}{key} is {value!r}, must be a mapping of settings")
+                raise ConfigError(f"{source}: {prefix}{key} is {shown(value)}, must be a mapping of settings")
         elif _is_null(value) and not _optional(hint):
             raise ConfigError(f"{source}: {prefix}{key} is null, must be a value")
+        elif isinstance(value, str) and ("\0" in value or not is_text(value)):
+            raise ConfigError(
+                f"{source}: {prefix}{key} is {shown(value)}, which holds a character that no text can have"
+            )
+        elif not _takes_text(hint):
+            _check_texts(value, f"{source}: {prefix}{key}")
+
+
+def _check_texts(value: Any, where: str) -> None:
+    """Refuses texts that stand for other values, as the command line has them, with YAML that no file may have."""
+    if isinstance(value, str):
+        try:
+            read = read_text(value)
+        except ConfigError as error:
+            raise ConfigError(f"{where} is {shown(value)}: {error}") from None
+        value = None if read == value else read
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, str | list | dict):
+            _check_texts(part, where)
+
+
+def _takes_text(hint: Any) -> bool:
+    """Whether a setting takes text as it is: a name, a path, one of several words."""
+    if get_origin(hint) is list:
+        return False
+    return hint is str or any(isinstance(part, str) or _takes_text(part) for part in get_args(hint))
 
 
 def _is_null(value: Any) -> bool:
@@ -355,13 +331,20 @@ def _optional(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
 
 
-def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> Any:
+@cache
+def _parser(cls: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_class_arguments(cls)
+    return parser
+
+
+def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> Any:
+    parser = _parser(cls)
     try:
         return cls(**vars(parser.instantiate(parser.parse_object(data))))
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        own = str(error).split(maxsplit=1)[0] in get_type_hints(cls)  # A class that does not know its section.
+        raise ConfigError(f"{source}: {prefix if own else ''}{error}") from None
     except (ArgumentError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{source}: {_parse_problem(str(error), prefix)}") from None
 
@@ -369,9 +352,3 @@ def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> A
 def _parse_problem(message: str, prefix: str) -> str:
     key, rest = parse_problem(message)
     return rest if key is None else f"{prefix}{key} {rest}"
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    return problem if mark is None else f"line {mark.line + 1}: {problem}"

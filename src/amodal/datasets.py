@@ -18,7 +18,7 @@ from amodal.data.masks import InstanceMasks
 from amodal.data.reader import load as load_annotations
 from amodal.data.store import AnnotationSet
 from amodal.data.transforms import Augment
-from amodal.errors import AmodalError, DataError
+from amodal.errors import AmodalError, DataError, refuse_address
 from amodal.structures import Targets
 from amodal.transport import Pair
 
@@ -69,6 +69,7 @@ class AmodalDataset(Dataset[tuple[Tensor, Targets]]):
         self.annotations = annotations
         self.images = Path(images)
         if not self.images.is_dir():
+            refuse_address(images)
             raise DataError("no such image folder", file=self.images)
         self.transforms = Augment(transforms) if isinstance(transforms, nn.Module) else transforms
 

@@ -1,6 +1,7 @@
 """Files and folders that are either old or new, never half written, whenever the process is killed.
 
-And tensors that are checked before anyone sees them: only safetensors are read, nothing is ever unpickled.
+Everything that the package writes goes through here, but for logs that grow. And tensors that are checked before anyone
+sees them: only safetensors are read, nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -8,30 +9,46 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import json
 import os
-import platform
 import shutil
 import sys
+import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.errors import AmodalError, DataError, WeightsError
+from amodal.errors import (
+    AmodalError,
+    ConfigError,
+    DataError,
+    DiskError,
+    WeightsError,
+    named,
+    nearest,
+    printable,
+    shown,
+)
+from amodal.locks import is_still, lock, make_folder, remove_empty
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
     from torch import Tensor
 
 PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 """Endings of files that are pickles, and never loaded."""
 
-LOCK = ".lock"
-"""File by which a process holds a folder."""
-
 NAME_BYTES = 255
 """Longest file name of the usual file systems."""
 
+_PROBE = 2**16
+_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
+}  # fmt: skip
+_MARK = "amodal"  # what pictures that were drawn say under "Software"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -44,20 +61,26 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     :func:`recover` mends the moment between them.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = _side(folder, "new"), _side(folder, "old")
-    recover(folder)
-    fresh.mkdir()
+    with named(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        recover(folder)
+        fresh.mkdir()
     try:
-        yield fresh
-        _sync_tree(fresh)
-        if folder.exists() and _exchange(fresh, folder):
-            fresh.rename(old)
-        else:
-            if folder.exists():
-                folder.rename(old)
-            fresh.rename(folder)
-        _sync(folder.parent)
+        try:
+            yield fresh
+        except AmodalError as fault:
+            # Whoever reads it knows the folder by the name that it will have.
+            raise type(fault)(str(fault).replace(str(fresh), str(folder))) from None
+        with named(folder):
+            _sync_tree(fresh)
+            if folder.exists() and _exchange(fresh, folder):
+                fresh.rename(old)
+            else:
+                if folder.exists():
+                    folder.rename(old)
+                fresh.rename(folder)
+            _sync(folder.parent)
     finally:
         recover(folder)
 
@@ -86,36 +109,124 @@ def shipped_files(kind: str) -> dict[str, Path]:
     return dict(sorted((path.relative_to(folders[0]).with_suffix("").as_posix(), path) for path in paths))
 
 
+def check_own(folder: str | Path, own: Collection[str], what: str) -> None:
+    """Refuses a folder that is to be replaced as a whole and holds files of somebody else.
+
+    Args:
+        folder: need not be there; an empty one is nobody's.
+        own: names of all that may lie in it; none of them has to.
+        what: what it should be.
+
+    Raises:
+        DataError: it holds something else, or is a file; names that.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"is a file, no folder for {what}; choose another one", file=folder)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own) if folder.is_dir() else []
+    if others:
+        reason = f"holds {others[0]}, which is no part of {what} and would be lost; choose another folder"
+        raise DataError(reason, file=folder)
+
+
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Yields a place beside ``path`` to write to; what lies there is on disk, then takes the place of ``path``.
 
-    After an exception the place is empty again and ``path`` as it was. Folders are made; the mode follows the umask.
+    After an exception the place is empty again and ``path`` as it was. Folders are made; the mode follows the umask. Of
+    several writers at once the last one wins, whole. A link stays one, and what it leads to is replaced; a device or a
+    pipe (``/dev/stdout``) is written to as it is.
 
     Raises:
-        AmodalError: the disk is full, the folder cannot be written to, ...; names ``path``.
+        AmodalError: the folder cannot be written to, ``path`` is a folder, ...; names ``path``.
+        DiskError: the disk is full or faulty.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _place_beside(target) as beside:
             yield beside
-            beside.chmod(0o666 & ~_umask())
             _sync(beside)
-            os.replace(beside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+            os.replace(beside, target)
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Gives failures to write inside the block the name of what was written, which a full disk does not tell."""
-    try:
-        yield
-    except OSError as error:
-        raise AmodalError(f"{path}: cannot be written ({error.strerror or error})") from None
+def _place_beside(target: Path) -> Iterator[Path]:
+    """Yields an empty file of this writer alone, in the folder of ``target``; it is gone afterwards.
+
+    Its name is always the same, so that the next writer takes over what a killed one left; while another one is at
+    work it is a name of this one's own.
+    """
+    mark = f"{zlib.crc32(os.fsencode(target.name)):08x}"  # A name of full length has no room for an ending.
+    for name in (f".{mark}.part", f".{mark}-{os.getpid()}-{threading.get_ident():x}.part"):
+        beside = target.with_name(name)
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        if sys.platform == "win32":  # No open file can be replaced there.
+            os.close(handle)
+            yield beside
+            return
+        try:
+            if not (lock(handle) and is_still(handle, beside)):
+                continue
+            try:
+                yield beside
+            finally:
+                # By now the name may be the next writer's.
+                if is_still(handle, beside):
+                    with contextlib.suppress(OSError):
+                        beside.unlink()
+            return
+        finally:
+            os.close(handle)
+    raise FileExistsError(errno.EEXIST, "others are writing it, too")
+
+
+def check_room(folder: str | Path, need: int = 0) -> None:
+    """Makes sure, before long work, that its results can be written into ``folder``. Leaves nothing behind.
+
+    Args:
+        folder: where they will lie; made then.
+        need: about how many bytes they will have.
+
+    Raises:
+        AmodalError: nothing can be written there.
+        DiskError: fewer than ``need`` bytes are free, or not even a small file has room.
+    """
+    folder = Path(folder)
+    with named(folder):
+        made = make_folder(folder)
+        probe = folder / f".{os.getpid()}.room"
+        try:
+            probe.write_bytes(b"\0" * max(1, min(need, _PROBE)))
+            free = shutil.disk_usage(folder).free
+        finally:
+            probe.unlink(missing_ok=True)
+            remove_empty(made)
+    if free < need:
+        raise DiskError(f"{folder}: {free / 1e6:.1f} MB are free on this disk, about {need / 1e6:.1f} MB are needed")
+
+
+def check_target(path: str | Path, *inputs: str | Path) -> None:
+    """:func:`check_room` for one file, which must be none of the ``inputs``.
+
+    Raises:
+        DataError: it is one of them; names it.
+    """
+    path = Path(path)
+    for read in inputs:
+        if path.is_file() and Path(read).is_file() and path.samefile(read):
+            raise DataError("is read here and would be replaced by what is written; name another file", file=path)
+    with named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.is_file() or not path.exists():  # A device or a pipe needs no room.
+        check_room(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -158,72 +269,43 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         file.write(memoryview(data)[length:])
 
 
-@contextlib.contextmanager
-def hold(folder: str | Path) -> Iterator[None]:
-    """Keeps every other process from working in ``folder`` (made where missing) until the block or this process ends.
+def write_picture(path: Path, picture: Image, *, drawn: bool = False, **options: Any) -> None:
+    """A picture in the format that its ending tells; see :func:`whole`.
 
-    The system frees the lock when its holder dies, however that happens. Where the file system has no locks nothing is
-    kept.
+    Args:
+        path: the file.
+        picture: what is written.
+        drawn: the file gets a mark, and only a file that has it is replaced: folders of drawings may be folders of
+            other pictures, too.
+        options: of Pillow's writer.
 
     Raises:
-        DataError: another process holds the folder; names it.
+        ConfigError: the ending is unknown.
+        DataError: there is another picture, which nobody drew here.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _lock(handle):
-                holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
-                reason = f"{holder} is working in this folder; wait for it, or choose another --out"
-                raise DataError(reason, file=folder)
-            # The holder before removes the file when it is done: a lock on what is no longer there keeps nobody out.
-            if _is_still(handle, path):
-                os.truncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):  # Windows removes no open file; an unlocked one does no harm.
-                        path.unlink()
-                return
-        finally:
-            os.close(handle)
+    from PIL.PngImagePlugin import PngInfo
+
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"{path}: no picture is written as {path.suffix!r}{nearest(path.suffix, _FORMATS)}")
+    if drawn:
+        if os.path.lexists(path) and not _is_drawn(path):
+            raise DataError("is there already, and was not drawn by amodal; choose another folder", file=path)
+        marked = PngInfo()
+        marked.add_text("Software", _MARK)
+        options["pnginfo"] = marked
+    held = io.BytesIO()
+    picture.save(held, _FORMATS[path.suffix.lower()], **options)
+    with whole(path) as beside:
+        beside.write_bytes(held.getbuffer())
 
 
-def _is_still(handle: int, path: Path) -> bool:
-    """Whether an open file is the one that lies at ``path``."""
+def _is_drawn(path: Path) -> bool:
+    """Whether the first bytes of a PNG file tell that :func:`write_picture` drew it."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return b"tEXtSoftware\0" + _MARK.encode() in file.read(256)
+    except OSError:
         return False
-
-
-def _lock(handle: int) -> bool:
-    """Locks an open file for this process; False where another one has done so."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            # Far behind what is written there, as Windows keeps others from reading what is locked.
-            os.lseek(handle, 2**20, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(handle, 0, os.SEEK_SET)
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as fault:
-        if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    return True
 
 
 def fitting_name(stem: str, ending: str, source: str | Path, *, shared: bool = False) -> str:
@@ -258,15 +340,34 @@ def read_weights(path: Path, expected: Mapping[str, Tensor], owner: str) -> dict
         missing = [name for name in expected if name not in names]
         surplus = sorted(names - set(expected))
         if missing or surplus:
-            what = f"tensor {missing[0]!r} is missing" if missing else f"tensor {surplus[0]!r} is unknown"
+            what = f"tensor {shown(missing[0])} is missing" if missing else f"tensor {shown(surplus[0])} is unknown"
             raise WeightsError(f"{path}: {what} ({len(missing)} missing, {len(surplus)} unknown); asked by {owner}")
         for name, like in expected.items():
             shape = list(file.get_slice(name).get_shape())
             if shape != list(like.shape):
-                raise WeightsError(f"{path}: tensor {name!r} has shape {shape}, {owner} asks for {list(like.shape)}")
+                raise WeightsError(
+                    f"{path}: tensor {shown(name)} has shape {shape}, {owner} asks for {list(like.shape)}"
+                )
         for name, like in expected.items():
-            tensors[name] = _checked(file.get_tensor(name), like, name, path)
+            tensors[name] = fitting(file.get_tensor(name), like.dtype, name, path)
     return tensors
+
+
+def fitting(value: Tensor, dtype: torch.dtype, name: str, path: Path | str) -> Tensor:
+    """A tensor of a file as ``dtype``; floats of another size are converted.
+
+    Raises:
+        WeightsError: it is of another kind, or not finite as ``dtype``; names file and tensor.
+    """
+    import torch
+
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if value.dtype != dtype and not (value.dtype in floats and dtype in floats):
+        raise WeightsError(f"{path}: tensor {shown(name)} is {value.dtype}, must be {dtype}")
+    converted = value.to(dtype)  # A number that float64 holds may be none in float32.
+    if dtype in floats and not bool(torch.isfinite(converted).all()):
+        raise WeightsError(f"{path}: tensor {shown(name)} holds NaN or infinity")
+    return converted
 
 
 @contextlib.contextmanager
@@ -282,13 +383,7 @@ def open_weights(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error})") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise WeightsError(f"{path}: no whole safetensors file ({printable(str(error)):.300})") from None
 
 
 def _side(folder: Path, role: str) -> Path:
@@ -319,13 +414,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _checked(value: Tensor, like: Tensor, name: str, path: Path) -> Tensor:
-    import torch
-
-    if value.is_floating_point() != like.is_floating_point():
-        raise WeightsError(f"{path}: tensor {name!r} is {value.dtype}, must be {like.dtype}")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
-    return value.to(like.dtype)

@@ -1,4 +1,4 @@
-"""What a launcher may decide: devices and processes. Every number is decided by the configuration alone."""
+"""What the surroundings may decide: devices, processes, threads. Every number is decided by the configuration alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ _PLACES = {
 """Variables of Accelerate that say where to compute and what to print, not what."""
 _NOTHING = {"", "no", "none", "false", "0", "1", "default", "auto"}
 """Values, in lower case, with which a launcher says that nothing is asked."""
+
+THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables of OpenMP that say how many threads compute, and what they do while they wait for each other."""
+
+
+def let_threads_sleep() -> None:
+    """Lets waiting threads give up their core, in this process and in those that it starts, unless the user has said
+    how they wait.
+
+    By default they spin, and where others want the cores, too, they keep each other from what they wait for. Has no
+    effect once torch is loaded.
+    """
+    if not any(key in os.environ for key in THREADS[1:]):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 @contextmanager

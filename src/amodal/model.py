@@ -5,7 +5,6 @@ The network itself (:mod:`amodal.models.rcnn`) knows tensors only; here it gets 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -15,23 +14,33 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils._validators import validate_repo_id
 
 from amodal import checkpoint
-from amodal.config import BoxHeadConfig, ModelConfig
+from amodal.config import BoxHeadConfig, ModelConfig, TransformConfig
 from amodal.config_io import to_dict
-from amodal.errors import ConfigError, WeightsError
+from amodal.errors import AmodalError, ConfigError, WeightsError, counted, nearest, one_line, refuse_address
 from amodal.files import open_weights, read_weights
-from amodal.models.backbone import build_backbone
+from amodal.models.backbone import build_backbone, pixel_statistics
 from amodal.models.branch import BoxSide, Branch, Prior
-from amodal.models.initial_weights import initialise
+from amodal.models.initial_weights import initialise, notice
 from amodal.models.rcnn import AmodalRCNN
 from amodal.models.rpn import RegionProposalNetwork
 from amodal.models.sampling import Sampler, sample_rois
 from amodal.models.transform import Transform
 from amodal.pictures import pick_device, predict_images
-from amodal.systems import find, resolve
+from amodal.systems import BOX_SIDE, BRANCH, check_part, find, resolve
+from amodal.tiles import Tiling
 
 T = TypeVar("T")
 
@@ -47,19 +56,24 @@ class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignor
         """What the system knows before training; None where it uses nothing."""
         return self.branch.prior
 
-    def predict(self, source: Any, threshold: float = 0.5) -> Any:
+    def predict(self, source: Any, threshold: float = 0.5, *, tile: int = 0, tile_overlap: float = 0.25) -> Any:
         """Predictions for a path, PIL image or uint8 array [H, W, 3], or a list for a list of them.
 
         Args:
             source: the image or images.
             threshold: least score, 0 to 1.
+            tile: pixels of a tile's side, 32 or more; a larger image is cut into such tiles, which are predicted beside
+                the whole image, with one NMS over all that is found. 0: the image as a whole.
+            tile_overlap: least share of its side that a tile has in common with the next one, 0 to 0.9.
 
         Raises:
             DataError: an image cannot be read.
+            ConfigError: a number is out of bounds.
         """
+        tiling = Tiling.of(tile, tile_overlap, 1)
         if isinstance(source, list | tuple):
-            return predict_images(self, list(source), threshold)
-        return predict_images(self, [source], threshold)[0]
+            return predict_images(self, list(source), threshold, tiling=tiling)
+        return predict_images(self, [source], threshold, tiling=tiling)[0]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # The mixin would add a config.json of its own beside config.yaml.
@@ -92,14 +106,13 @@ class AmodalModel(AmodalRCNN, ModelHubMixin):  # type: ignore[misc, unused-ignor
         name = str(pretrained_model_name_or_path)
         if Path(name).is_dir():
             return load_model(name, device)
-        folder = snapshot_download(
+        folder = _download(
             name,
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=list(checkpoint.FILES),
         )
         return load_model(folder, device)
 
@@ -125,14 +138,19 @@ def locate(source: str | Path) -> Path:
     """The folder that a name stands for: one that exists, weights that ship, or a download from the hub.
 
     Raises:
-        WeightsError: the hub has no such repository, or cannot be reached.
+        WeightsError: there is no such name, the hub has no such repository, or cannot be reached.
+        DataError: it is an address.
     """
     path = Path(source)
     if not path.exists():
+        refuse_address(source, "a model on the Hugging Face Hub is named OWNER/NAME, any other is a folder")
         if str(source) in shipped_names():
             return SHIPPED / str(source)
         if _is_hub_id(str(source)):
             return _download(str(source))
+        if path.name == str(source) and not path.suffix:
+            near = nearest(str(source), shipped_names())
+            raise WeightsError(f"{source}: no such checkpoint folder, nor weights that ship with the package{near}")
     return path
 
 
@@ -153,17 +171,24 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Amodal
     with open_weights(folder / checkpoint.WEIGHTS):
         pass  # A damaged file is found before the model is built.
     prior = folder / checkpoint.PRIOR if checkpoint.prior_kind(config.method) else None
-    model = build(
-        config.system,
-        len(class_names),
-        config=config,
-        class_names=class_names,
-        category_ids=category_ids,
-        prior=prior,
-    )
+    try:
+        model = build(
+            config.system,
+            len(class_names),
+            config=config,
+            class_names=class_names,
+            category_ids=category_ids,
+            prior=prior,
+        )
+    except ConfigError as error:
+        told = str(error)  # What is wrong with the prior's own file names that.
+        raise ConfigError(told if str(folder) in told else f"{folder / checkpoint.CONFIG}: {told}") from None
     expected = model.state_dict()
-    tensors = read_weights(folder / checkpoint.WEIGHTS, expected, f"config.yaml with {len(class_names)} classes")
+    tensors = read_weights(
+        folder / checkpoint.WEIGHTS, expected, f"config.yaml with {counted(len(class_names), 'class')}"
+    )
     model.load_state_dict(tensors)
+    model.notices = checkpoint.read_notices(folder)
     return model.to(device).eval()
 
 
@@ -218,9 +243,8 @@ def build(
         # The order is part of what a seed means.
         transform, backbone = Transform(**asdict(config.transform)), build_backbone(config.backbone)
         rpn = RegionProposalNetwork(config.backbone.channels, **asdict(config.rpn))
-        box_head = resolve(entry.box_head)(config, num_classes)
-        branch = resolve(entry.branch)(config, num_classes, expansion)
-        _check_parts(system, branch, box_head)
+        box_head: BoxSide = _make(system, entry.box_head, BoxSide, config, num_classes)
+        branch: Branch = _make(system, entry.branch, Branch, config, num_classes, expansion)
         if branch.prior is not expansion:
             raise ConfigError(f"system {system}: its branch does not hand its prior on to Branch.__init__")
         model = AmodalModel(
@@ -237,6 +261,7 @@ def build(
         )
     if pretrained and config.backbone.weights is not None:
         initialise(model, config.backbone.weights)
+        model.notices = [notice(config.backbone)]
     return model
 
 
@@ -257,24 +282,42 @@ def complete(config: ModelConfig) -> ModelConfig:
             system's class.
     """
     entry = find(config.system)
-    _check_parts(config.system, resolve(entry.branch), resolve(entry.box_head))
+    try:
+        check_part(resolve(entry.branch), BRANCH)
+        check_part(resolve(entry.box_head), BOX_SIDE)
+    except ConfigError as error:
+        raise ConfigError(f"system {config.system}: {error}") from None
     wanted = entry.settings
     method = wanted() if config.method is None else config.method
     if not isinstance(method, wanted):
         raise ConfigError(f"model.method is {type(method).__name__}, {config.system} needs {wanted.__name__}")
-    return replace(config, method=method)
+    return replace(config, method=method, transform=normalised(config))
 
 
-def _check_parts(system: str, branch: Any, box_head: Any) -> None:
-    """Refuses what is no branch or no box side: objects, their classes, or functions that make them."""
-    for part, contract in ((branch, Branch), (box_head, BoxSide)):
-        if isinstance(part, type):
-            ok = issubclass(part, contract)
-        else:
-            ok = isinstance(part, contract) or inspect.isfunction(part)
-        if not ok:
-            name = part.__name__ if isinstance(part, type) else f"an object of type {type(part).__name__}"
-            raise ConfigError(f"system {system}: {name} is no {contract.__name__}")
+def normalised(config: ModelConfig) -> TransformConfig:
+    """The transform with mean and standard deviation of the backbone's pretrained weights where none are given."""
+    transform = config.transform
+    if transform.mean is not None and transform.std is not None:
+        return transform
+    mean, std = pixel_statistics(config.backbone.name)
+    return replace(transform, mean=transform.mean or mean, std=transform.std or std)
+
+
+def _make(system: str, part: Any, contract: Any, *given: Any) -> Any:
+    """What a system's class or function makes of ``given``, which must be a ``contract``."""
+    maker = resolve(part)
+    try:
+        made = maker(*given)
+    except AmodalError:
+        raise
+    except Exception as error:  # A user's class may do anything when it is made.
+        name = getattr(maker, "__name__", repr(maker))
+        raise ConfigError(f"system {system}: {name} cannot be made ({one_line(error)})") from error
+    if not isinstance(made, contract):
+        raise ConfigError(f"system {system}: an object of type {type(made).__name__} is no {contract.__name__}")
+    if "_modules" not in vars(made):
+        raise ConfigError(f"system {system}: {type(made).__name__} does not call {contract.__name__}.__init__")
+    return made
 
 
 def _prior(config: ModelConfig, given: str | Path | Prior | None) -> Prior | None:
@@ -301,7 +344,7 @@ def _checked(key: str, given: Sequence[T] | None, default: list[T]) -> list[T]:
     """``given`` or the default; of the default's length."""
     values = default if given is None else list(given)
     if len(values) != len(default):
-        raise ConfigError(f"{key} has {len(values)} entries, must be {len(default)}")
+        raise ConfigError(f"{key} has {counted(len(values), 'entry')}, must be {len(default)}")
     return values
 
 
@@ -313,9 +356,32 @@ def _is_hub_id(source: str) -> bool:
     return source.count("/") == 1 and not source.startswith(".")
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, **how: Any) -> Path:
+    """A repository of the hub as a local folder; ``how`` as :func:`huggingface_hub.snapshot_download` takes it."""
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(checkpoint.FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{repository}: no such folder, and not to be had from the hub ({reason})") from error
+        folder = Path(snapshot_download(repository, allow_patterns=list(checkpoint.FILES), **how))
+    except Exception as error:  # Below the hub's own client is a network library, whose errors are of no common kind.
+        raise WeightsError(f"{repository}: no such folder here, and {_hub_problem(error)}") from error
+    missing = [name for name in (checkpoint.CONFIG, checkpoint.WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise WeightsError(f"{repository}: the repository on the hub is no model of amodal, {missing[0]} is missing")
+    return folder
+
+
+def _hub_problem(error: Exception) -> str:
+    """Why a download failed and what helps; kinds before those they are kinds of."""
+    kinds: dict[type[Exception], str] = {
+        GatedRepoError: "its authors grant access on its page on the hub; ask there, then log in with 'hf auth login'",
+        DisabledRepoError: "the hub has disabled this repository",
+        RevisionNotFoundError: "the repository on the hub has no such revision",
+        RepositoryNotFoundError: "the hub has no such public repository; for a private one log in with 'hf auth login'",
+        OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids to look on the hub",
+        LocalEntryNotFoundError: "the hub cannot be reached, and none of it was downloaded before",
+    }
+    for kind, told in kinds.items():
+        if isinstance(error, kind):
+            return told
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        return f"the hub answered with error {status}"
+    return f"the hub cannot be reached ({one_line(error)[:200]})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +15,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from amodal.config import TransformConfig
 from amodal.data.images import grey_range, read_image, to_rgb
 from amodal.errors import ConfigError, DataError
 from amodal.models.rcnn import AmodalRCNN
 from amodal.prediction import Prediction
+from amodal.tiles import Tiling, predict_tiled
 from amodal.viz.explanation import Explanation
 
 Pixels = npt.NDArray[np.uint8]
@@ -50,7 +53,12 @@ def pick_device(name: str | torch.device | None) -> torch.device:
 
 
 def predict_images(
-    model: AmodalRCNN, sources: Sequence[Source], threshold: float = 0.5, *, batch: int = 1
+    model: AmodalRCNN,
+    sources: Sequence[Source],
+    threshold: float = 0.5,
+    *,
+    batch: int = 1,
+    tiling: Tiling | None = None,
 ) -> list[Prediction]:
     """Predictions in the frames of the pictures, in order.
 
@@ -59,18 +67,34 @@ def predict_images(
         sources: paths, Pillow images or uint8 arrays [H, W, 3] RGB.
         threshold: lowest score that is kept, 0 to 1.
         batch: how many pictures of equal size go through the network together.
+        tiling: how large pictures are cut; None: they are not.
 
     Raises:
         DataError: a picture cannot be read.
         ConfigError: the threshold is not within 0 to 1.
     """
     images = map(as_pixels, sources)
-    return [found for group in groups(images, batch, np.shape) for found in predict_batch(model, group, threshold)]
+    return [
+        found for group in groups(images, batch, np.shape) for found in predict_batch(model, group, threshold, tiling)
+    ]
 
 
-def predict_batch(model: AmodalRCNN, images: Sequence[Pixels], threshold: float) -> list[Prediction]:
-    """Predictions for uint8 RGB arrays [H, W, 3] in one pass of the network; each keeps its picture."""
+def predict_batch(
+    model: AmodalRCNN, images: Sequence[Pixels], threshold: float, tiling: Tiling | None = None
+) -> list[Prediction]:
+    """Predictions for uint8 RGB arrays [H, W, 3], each of which keeps its picture.
+
+    In one pass of the network, or with ``tiling`` picture by picture in as many as they have tiles.
+    """
     check_threshold(threshold)
+    if tiling is None:
+        return _predict(model, images, threshold)
+    nms = model.config.box_head.nms
+    found = [predict_tiled(image, tiling, partial(_predict, model, threshold=threshold), nms) for image in images]
+    return [replace(prediction, image=image) for prediction, image in zip(found, images, strict=True)]
+
+
+def _predict(model: AmodalRCNN, images: Sequence[Pixels], threshold: float) -> list[Prediction]:
     if not images:
         return []
     device = next(model.parameters()).device
@@ -157,3 +181,16 @@ def _evaluating(model: AmodalRCNN) -> Iterator[None]:
 
 def _tensor(image: Pixels, device: torch.device) -> Tensor:
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1).to(device)
+
+
+def seen_size(config: TransformConfig, *, training: bool = False) -> str:
+    """One line: at what size a model of these settings sees pictures."""
+
+    def sides(shorter: list[int], longer: int) -> str:
+        return f"{' or '.join(map(str, shorter))} px on the shorter side, {longer} at most on the longer"
+
+    seen = sides([config.test_min_size], config.test_max_size)
+    if training:
+        trained = sides(config.min_size, config.max_size)
+        seen = trained if trained == seen else f"{trained}, in training; {seen}, in test"
+    return f"pictures are seen at {seen}"

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amodal.errors import AmodalError, DataError
+from amodal.errors import AmodalError, DataError, counted
+from amodal.files import write_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Part = Literal["amodal", "visible", "occluded"]
 Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | npt.NDArray[Any]
 
-_PER_OBJECT = ("boxes", "labels", "scores", "amodal_probs", "visible_probs", "frames")
+PER_OBJECT = ("boxes", "labels", "scores", "amodal_probs", "visible_probs", "frames")
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -65,7 +66,7 @@ class Prediction:
             shown.append(f"and {len(self) - 4} more")
         masks = "amodal" if self.visible_probs is None else "amodal and visible"
         found = ": " + ", ".join(shown) if shown else ""
-        return f"Prediction({len(self)} objects in {width} x {height} px, {masks} masks{found})"
+        return f"Prediction({counted(len(self), 'object')} in {width} x {height} px, {masks} masks{found})"
 
     def __getitem__(self, index: Index) -> Prediction:
         """The chosen objects, as a Prediction of the same image.
@@ -77,7 +78,7 @@ class Prediction:
             IndexError: a position is outside, or there are not as many bools as objects.
         """
         rows = _rows(index, len(self))
-        whole = {name: getattr(self, name) for name in _PER_OBJECT}
+        whole = {name: getattr(self, name) for name in PER_OBJECT}
         chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in whole.items()}
         part = replace(self, **chosen)
         part._made = {name: value[rows] for name, value in self._made.items()}
@@ -185,13 +186,19 @@ class Prediction:
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
-    def draw(self, path: str | Path | None = None, *, size: int = 2000) -> Image.Image:
+    def draw(
+        self, path: str | Path | None = None, *, size: int = 2000, colors: Sequence[int] | None = None
+    ) -> Image.Image:
         """The image with the visible parts filled, the hidden parts hatched, amodal boxes and labels.
 
         Args:
             path: where to write it, too (the suffix names the format); None: only return it.
             size: pixels of the longer side at most: a larger image is reduced to it, a smaller one enlarged by a whole
                 factor, towards 900 pixels, so that hatching and text can be read; 0: the image at its own size.
+            colors: number of each object's colour, from 0; None: its position.
+
+        Returns:
+            The picture; ``info["scale"]`` says how many of its pixels stand for one of the image.
 
         Raises:
             DataError: the prediction carries no image.
@@ -199,7 +206,8 @@ class Prediction:
         from PIL import Image
 
         from amodal.frames import paste
-        from amodal.viz.instances import EachMask, draw_instances, drawn_size, resized
+        from amodal.viz.instances import EachMask, draw_instances, resized
+        from amodal.viz.scale import drawn_scale, drawn_size
 
         if self.image is None:
             raise DataError("this prediction carries no image to draw on; set prediction.image to the RGB array first")
@@ -222,10 +230,12 @@ class Prediction:
                 self.names,
                 self.scores.numpy(),
                 scale=scale,
+                colors=colors,
             )
         )
+        drawn.info["scale"] = drawn_scale(*self.image_size, size)
         if path is not None:
-            drawn.save(path)
+            write_picture(Path(path), drawn)
         return drawn
 
     def _mask(self, name: str, probs: Tensor, boxes: Tensor) -> Tensor:
@@ -263,10 +273,10 @@ def _rows(index: Index, count: int) -> Tensor:
         raise IndexError("an index is an int, a slice, or a 1-d list, array or tensor of ints or bools")
     if rows.dtype == torch.bool:
         if len(rows) != count:
-            raise IndexError(f"{len(rows)} bools for {count} objects")
+            raise IndexError(f"{counted(len(rows), 'bool')} for {counted(count, 'object')}")
         return torch.nonzero(rows).flatten()
     if bool(((rows < -count) | (rows >= count)).any()):
-        raise IndexError(f"position outside the {count} objects")
+        raise IndexError(f"position outside {counted(count, 'object')}")
     return torch.where(rows < 0, rows + count, rows).long()
 
 

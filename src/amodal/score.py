@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 import warnings
 from functools import partial
@@ -15,18 +15,20 @@ from amodal.data.problems import Count
 from amodal.data.reader import load as load_annotations
 from amodal.data.results import translate
 from amodal.data.told import tell
-from amodal.errors import DataError, WeightsError
+from amodal.errors import DataError, WeightsError, counted
 from amodal.evaluation import prepare, table
 from amodal.evaluation.remarks import rate_remarks, unjudged
 from amodal.files import write_json, write_rows
 from amodal.launch import warn
+from amodal.locks import hold
 from amodal.model import SHIPPED as SHIPPED_FOLDER
 from amodal.model import load
-from amodal.pictures import explain_image
+from amodal.pictures import explain_image, seen_size
 from amodal.predict import jobs
 from amodal.predict.team import Team
 from amodal.report import write_report
 from amodal.report.priors import explain_cases
+from amodal.train.data import annotation_digest
 from amodal.version import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 THRESHOLD = 0.05
 """Lowest score that counts in AP."""
 
+TESTED = "test.json"
+"""File in which a test notes what was tested on what, for comparisons."""
+
+WRITTEN = ("predictions.json", "metrics.json", "report.html", TESTED)
+"""What a test leaves in its folder."""
+
 SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
 DEMO_SEED = 20_260_000
 """Seed of the demo's scenes; no training or tuning uses it."""
@@ -48,15 +56,19 @@ def run_demo(out: Path, device: str = "auto", images: int = 40) -> dict[str, Any
 
     Raises:
         WeightsError: the package was installed without its weights.
+        DataError: OUT/scenes is not the demo's, or another process works in OUT.
     """
-    from amodal.data.scenes.dataset import write_dataset
+    from amodal.data.scenes.dataset import drawn_seed, write_dataset
 
     if not SHIPPED.is_dir():
         raise WeightsError(f"{SHIPPED}: the weights that ship with the package are not there; install it anew")
-    scenes = write_dataset(out / "scenes", images=images, seed=DEMO_SEED, overwrite=True, progress=True)
-    return run_test(
-        str(SHIPPED), scenes, scenes.parent / "images", out, device=device, title="amodal demo: drawn scenes"
-    )
+    folder = out / "scenes"
+    with hold(out):
+        jobs.check_out(out, WRITTEN)
+        if folder.exists() and drawn_seed(folder) != DEMO_SEED:
+            raise DataError("is there already, and the demo did not draw it; choose another --out", file=folder)
+        scenes = write_dataset(folder, images=images, seed=DEMO_SEED, overwrite=True, progress=True)
+        return run_test(str(SHIPPED), scenes, folder / "images", out, device=device, title="amodal demo: drawn scenes")
 
 
 def run_test(
@@ -70,7 +82,8 @@ def run_test(
     schema: str = "auto",
     title: str | None = None,
 ) -> dict[str, Any]:
-    """Predicts, evaluates, writes predictions.json, metrics.json and report.html into ``out``, prints the table.
+    """Predicts, evaluates, writes predictions.json, metrics.json, test.json and report.html into ``out``, prints the
+    table.
 
     Args:
         checkpoint: folder or hub id.
@@ -88,14 +101,16 @@ def run_test(
     Raises:
         DataError: an image is missing or unreadable, or no class of the checkpoint is annotated.
     """
+    jobs.check_out(out, WRITTEN)
     truth = load_annotations(annotations, schema=schema)
     items = list_items(truth, images)
     team = Team(device)
-    if team.is_main:
-        tell(truth)
-        for remark in rate_remarks(truth):
-            print(f"warning: {remark}", file=sys.stderr)
+    tell(truth)
+    for remark in rate_remarks(truth):
+        warn(f"warning: {remark}")
     model = load(checkpoint, team.device)
+    if team.is_main:
+        print(seen_size(model.config.transform))
     category_of = match_classes(model, truth)
     started = time.monotonic()
     outcome = jobs.run(model, items, out, threshold=THRESHOLD, batch=batch, team=team)
@@ -114,6 +129,7 @@ def run_test(
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
     write_json(out / "metrics.json", kept, indent=2)
+    write_json(out / TESTED, _tested(checkpoint, truth, annotations, images, schema), indent=2)
     explains = model.prior is not None and model.branch.explains
     priors = explain_cases(evaluation, images, partial(explain_image, model)) if explains else []
     report = write_report(
@@ -129,6 +145,17 @@ def run_test(
     print(table(kept))
     print(f"\nreport: {report}")
     return kept
+
+
+def _tested(checkpoint: str, truth: AnnotationSet, annotations: Path, images: Path, schema: str) -> dict[str, str]:
+    """What :data:`TESTED` holds: absolute paths, and the digest of the annotations."""
+    return {
+        "checkpoint": os.path.abspath(checkpoint) if os.path.exists(checkpoint) else checkpoint,
+        "annotations": os.path.abspath(annotations),
+        "images": os.path.abspath(images),
+        "schema": schema,
+        "data": annotation_digest(truth),
+    }
 
 
 def list_items(truth: AnnotationSet, images: Path) -> list[jobs.Item]:
@@ -178,7 +205,7 @@ def _not_annotated(model: AmodalRCNN, lost: list[int]) -> list[Count]:
 def _require_all_read(outcome: jobs.Outcome, annotations: Path) -> None:
     if outcome.failed:
         first, more = outcome.failed[0], len(outcome.failed) - 1
-        others = f" (and {more} more images)" if more else ""
+        others = f" (and {counted(more, 'more image')})" if more else ""
         raise DataError(f"{first['file_name']}: {first['error']}{others}", file=annotations, image_id=first["id"])
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from amodal.errors import ConfigError, require
+from amodal.bounds import MANY, PRIORS, STEPS, WIDTH, above_zero, each, within
+from amodal.errors import ConfigError, counted, require
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,18 @@ class MethodConfig:
         """The prior that the system as configured needs; None: it needs none."""
         return None
 
+    def check_model(self, model: Any) -> None:
+        """Refuses settings of the parts that all systems share (:class:`amodal.config.ModelConfig`) that can never
+        serve these, with a :class:`ConfigError`."""
+        return None
+
     def check_prior(self, fitted: FitConfig) -> None:
         """Refuses a prior of ``prior_kind`` fitted with ``fitted`` that can never serve these settings, with a
         :class:`ConfigError`."""
         return None
+
+
+_FLOW_CELLS = 14  # a side, of the flows of a prior, which move the cells of a pooled map
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,13 @@ class ASNConfig(MethodConfig):
     occluded_above: float = 0.15
 
     def __post_init__(self) -> None:
-        require(0 < self.occluded_weight < math.inf, "model.method.occluded_weight", self.occluded_weight, "> 0")
+        above_zero(self, "model.method.", 1000, "occluded_weight")
         require(0 <= self.occluded_above < 1, "model.method.occluded_above", self.occluded_above, "in [0, 1)")
+
+    def check_model(self, model: Any) -> None:
+        size, boxes = model.mask_head.pool_size, model.box_head.pool_size
+        rule = f"twice model.box_head.pool_size ({boxes}), as box maps are enlarged to mask maps"
+        require(size == 2 * boxes, "model.mask_head.pool_size", size, rule)
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,7 @@ class BCNetConfig(MethodConfig):
     occluder_weight: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("boundary_weight", "occluder_weight"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"model.method.{name}", value, ">= 0")
+        within(self, "model.method.", 0, 1000, "boundary_weight", "occluder_weight")
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,11 @@ class AISFormerConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
-        for name in ("occluder_weight", "hidden_weight"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"model.method.{name}", value, ">= 0")
+        within(self, "model.method.", 0, 1000, "occluder_weight", "hidden_weight")
+
+    def check_model(self, model: Any) -> None:
+        width = model.mask_head.channels
+        require(width % 4 == 0, "model.mask_head.channels", width, "a multiple of 4: two heads, rows and columns")
 
 
 @dataclass(frozen=True)
@@ -153,15 +166,15 @@ class PGExpConfig(MethodConfig):
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        require(self.k >= 1, "model.method.k", self.k, ">= 1")
+        within(self, "model.method.", 1, PRIORS, "k", "candidates")
         enough = self.rerank == "none" or self.candidates >= self.k
         require(enough, "model.method.candidates", self.candidates, f">= model.method.k ({self.k})")
         weight = self.rerank_weight
-        require(weight is None or 0 <= weight < math.inf, "model.method.rerank_weight", weight, ">= 0, or null")
-        ok = len(self.delta_weights) == 4 and all(0 < w < math.inf for w in self.delta_weights)
-        require(ok, "model.method.delta_weights", self.delta_weights, "four weights > 0")
-        require(self.box_channels >= 1, "model.method.box_channels", self.box_channels, ">= 1")
-        require(self.warmup_steps >= 0, "model.method.warmup_steps", self.warmup_steps, ">= 0")
+        ok = weight is None or 0 <= weight <= MANY
+        require(ok, "model.method.rerank_weight", weight, f"0 to {MANY}, or null")
+        each(self, "model.method.", "delta_weights", 0.001, 1000, count=4)
+        within(self, "model.method.", 1, WIDTH, "box_channels")
+        within(self, "model.method.", 0, STEPS, "warmup_steps")
         require(0 <= self.warmup_jitter < 0.5, "model.method.warmup_jitter", self.warmup_jitter, "in [0, 0.5)")
         require(0 <= self.dropout < 1, "model.method.dropout", self.dropout, "in [0, 1)")
         needs = self.detects == "visible" and self.box_expansion == "none"
@@ -171,11 +184,16 @@ class PGExpConfig(MethodConfig):
     def prior_kind(self) -> PriorKind | None:
         return EXPANSION_PRIOR if self.box_expansion == "prior" or self.mask_expansion != "plain" else None
 
+    def check_model(self, model: Any) -> None:
+        size = model.mask_head.pool_size
+        ok = self.prior_kind is None or size == _FLOW_CELLS
+        require(ok, "model.mask_head.pool_size", size, f"{_FLOW_CELLS} for a system with a prior")
+
     def check_prior(self, fitted: FitConfig) -> None:
         assert isinstance(fitted, PriorConfig)
         key, wanted = ("candidates", self.candidates) if self.rerank != "none" else ("k", self.k)
         if wanted > fitted.slots:
-            raise ConfigError(f"model.method.{key} is {wanted}, the prior has {fitted.slots} slots a class")
+            raise ConfigError(f"model.method.{key} is {wanted}, the prior has {counted(fitted.slots, 'slot')} a class")
         if self.detects == "visible" and fitted.key_frame != "visible":
             raise ConfigError("model.method.detects is 'visible', which needs a prior fitted with key_frame 'visible'")
         asked, fitted_for = (self.k, self.candidates), (fitted.k, fitted.candidates)
@@ -224,13 +242,12 @@ class PriorConfig(FitConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.slots >= 1, "slots", self.slots, ">= 1")
-        require(self.encoder_steps >= 1, "encoder_steps", self.encoder_steps, ">= 1")
-        require(self.flow_steps >= 1, "flow_steps", self.flow_steps, ">= 1")
-        require(0 <= self.neighbour_share <= 1, "neighbour_share", self.neighbour_share, "in [0, 1]")
-        require(0 <= self.key_aspect < math.inf, "key_aspect", self.key_aspect, ">= 0")
+        within(self, "", 1, MANY, "slots")
+        within(self, "", 1, STEPS, "encoder_steps", "flow_steps")
+        within(self, "", 0, 1, "neighbour_share")
+        within(self, "", 0, 1000, "key_aspect")
         require(0 <= self.min_occlusion < 1, "min_occlusion", self.min_occlusion, "in [0, 1)")
-        require(self.k >= 1, "k", self.k, ">= 1")
+        within(self, "", 1, PRIORS, "k", "candidates")
         require(self.candidates >= self.k, "candidates", self.candidates, f">= k ({self.k})")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
@@ -255,8 +272,8 @@ class CodebookConfig(FitConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(1 <= self.slots <= 1_000_000, "slots", self.slots, "1 to 1000000")
-        require(1 <= self.encoder_steps <= 1_000_000, "encoder_steps", self.encoder_steps, "1 to 1000000")
+        within(self, "", 1, MANY, "slots")
+        within(self, "", 1, STEPS, "encoder_steps")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
 
@@ -291,16 +308,16 @@ class VRSPConfig(MethodConfig):
     follow: Literal["paper", "code"] = "paper"
 
     def __post_init__(self) -> None:
-        require(1 <= self.k <= 4096, "model.method.k", self.k, "1 to 4096")
-        ok = len(self.matching) == 2 and all(0 <= w < math.inf for w in self.matching)
-        require(ok, "model.method.matching", self.matching, "two weights >= 0")
-        for name in ("reclass_weight", "guided_weight"):
-            require(0 <= getattr(self, name) < math.inf, f"model.method.{name}", getattr(self, name), ">= 0")
-        require(
-            1 <= self.reclass_channels <= 65536, "model.method.reclass_channels", self.reclass_channels, "1 to 65536"
-        )
-        require(2 <= self.alpha < math.inf, "model.method.alpha", self.alpha, ">= 2")
+        within(self, "model.method.", 1, PRIORS, "k")
+        each(self, "model.method.", "matching", 0, 1000, 2)
+        within(self, "model.method.", 0, 1000, "reclass_weight", "guided_weight")
+        within(self, "model.method.", 1, WIDTH, "reclass_channels")
+        within(self, "model.method.", 2, 1000, "alpha")
 
     @property
     def prior_kind(self) -> PriorKind:
         return SHAPE_CODEBOOK
+
+    def check_model(self, model: Any) -> None:
+        size = model.mask_head.pool_size
+        require(size == _FLOW_CELLS, "model.mask_head.pool_size", size, f"{_FLOW_CELLS} for a system with a prior")

@@ -7,13 +7,29 @@ called ``my_module:MySystem``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
-from amodal.errors import ConfigError, nearest
-from amodal.settings import AISFormerConfig, ASNConfig, BCNetConfig, MethodConfig, PGExpConfig, VRSPConfig
+from amodal.errors import ConfigError, nearest, one_line, shown
+from amodal.settings import (
+    AISFormerConfig,
+    ASNConfig,
+    BCNetConfig,
+    FitConfig,
+    MethodConfig,
+    PGExpConfig,
+    PriorKind,
+    VRSPConfig,
+)
+
+BRANCH, BOX_SIDE = "amodal.models.branch:Branch", "amodal.models.branch:BoxSide"
+"""Classes of what a system is made of, see :func:`check_part`."""
+
+_LONGEST = 1000  # characters of "module:NAME"
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,25 @@ MAKERS: dict[str, str] = {"expansion": "amodal.priors.maker:MAKER", "codebook": 
 """What fits, saves and loads the package's own kinds of priors, by the name in :class:`amodal.settings.PriorKind`."""
 
 
+def is_own(name: str) -> bool:
+    """Whether the name is that of a system in a user's own file, ``my_module:NAME``."""
+    return ":" in name
+
+
+def source_file(name: str) -> Path:
+    """The file of the module that the system ``my_module:NAME`` is named in; imports it.
+
+    Raises:
+        ConfigError: there is no such system, or no such file.
+    """
+    find(name)
+    module = name.partition(":")[0]
+    file = getattr(sys.modules[module], "__file__", None)
+    if not isinstance(file, str):
+        raise ConfigError(f"system {name}: {module} is no file, so nothing tells its code from another's")
+    return Path(file)
+
+
 def find(name: str) -> System:
     """The system of that name; ``my_module:NAME`` is a :class:`System` or a branch class in a file of the user's own.
 
@@ -97,24 +132,74 @@ def find(name: str) -> System:
     ``title``, ``settings`` and ``box_head``, with the meaning that they have in :class:`System`.
 
     Raises:
-        ConfigError: there is no such system; names the nearest one.
+        ConfigError: there is no such system (names the nearest one), or what is there can be none.
+        KeyboardInterrupt: its module was interrupted while it was imported.
     """
     if name in SYSTEMS:
         return SYSTEMS[name]
-    if ":" not in name:
-        raise ConfigError(f"system is {name!r}, no known system{nearest(name, SYSTEMS)}")
-    target = resolve(name)
-    if isinstance(target, System):
-        return target
+    if not is_own(name) or len(name) > _LONGEST:
+        raise ConfigError(f"system is {shown(name)}, no known system{nearest(name, SYSTEMS)}")
+    try:
+        target = _imported(name)
+        system = target if isinstance(target, System) else _of_class(target)
+        _check(system)
+    except ConfigError as error:
+        raise ConfigError(f"system {name}: {error}") from error
+    return system
+
+
+def _of_class(target: Any) -> System:
     if not isinstance(target, type):
-        raise ConfigError(f"system {name}: is a {type(target).__name__}, must be a System or a branch class")
-    if not hasattr(target, "forward"):
-        raise ConfigError(f"system {name}: is no branch class (amodal.models.branch.Branch)")
+        raise ConfigError(f"is a {type(target).__name__}, must be a System or a branch class")
     settings = getattr(target, "settings", MethodConfig)
-    if not (isinstance(settings, type) and issubclass(settings, MethodConfig)):
-        raise ConfigError(f"system {name}: its settings are {settings!r}, must be a subclass of MethodConfig")
     box_head = getattr(target, "box_head", None) or System.box_head
     return System(getattr(target, "title", target.__name__), "-", "-", target, settings, box_head)
+
+
+def _check(system: System) -> None:
+    """Refuses a system of the user's own whose parts are of the wrong type, before anything is made of them."""
+    check_part(resolve(system.branch), BRANCH)
+    check_part(resolve(system.box_head), BOX_SIDE)
+    for field in ("title", "paper", "venue"):
+        if not isinstance(getattr(system, field), str):
+            raise ConfigError(f"its {field} is {getattr(system, field)!r:.60}, must be text")
+    settings = system.settings
+    if not (isinstance(settings, type) and issubclass(settings, MethodConfig)):
+        raise ConfigError(f"its settings are {settings!r:.60}, must be a subclass of MethodConfig")
+    try:
+        get_type_hints(settings)
+        kind = settings().prior_kind
+    except Exception as error:  # A user's class may do anything when it is made.
+        raise ConfigError(f"its settings {settings.__name__} have no usable defaults ({one_line(error)})") from error
+    if kind is None:
+        return
+    if not isinstance(kind, PriorKind):
+        raise ConfigError(f"prior_kind of {settings.__name__} is {kind!r:.60}, must be a PriorKind or None")
+    if not (isinstance(kind.settings, type) and issubclass(kind.settings, FitConfig)):
+        raise ConfigError(
+            f"the settings of its {kind.title} are {kind.settings!r:.60}, must be a subclass of FitConfig"
+        )
+
+
+def check_part(part: Any, contract: str) -> None:
+    """Refuses what neither is of the class ``contract`` nor makes such objects: a class of another kind, an abstract
+    one, or an object that is no function.
+
+    Args:
+        part: a class, a function, or anything else.
+        contract: "module:CLASS". Told by name, so that whoever reads settings alone imports no torch.
+
+    Raises:
+        ConfigError: says what it is instead.
+    """
+    kind = part if isinstance(part, type) else type(part)
+    if contract not in {f"{parent.__module__}:{parent.__qualname__}" for parent in kind.__mro__}:
+        if inspect.isfunction(part):
+            return
+        shown = part.__name__ if isinstance(part, type) else f"an object of type {kind.__name__}"
+        raise ConfigError(f"{shown} is no {contract.partition(':')[2]}")
+    if inspect.isabstract(part):
+        raise ConfigError(f"{part.__name__} is abstract, it lacks {', '.join(sorted(part.__abstractmethods__))}")
 
 
 def resolve(target: Any) -> Any:
@@ -122,20 +207,29 @@ def resolve(target: Any) -> Any:
 
     Raises:
         ConfigError: module or name is not there, or the module cannot be imported.
+        KeyboardInterrupt: it was interrupted while it was imported.
     """
     if not isinstance(target, str):
         return target
+    try:
+        return _imported(target)
+    except ConfigError as error:
+        raise ConfigError(f"{target}: {error}") from error
+
+
+def _imported(target: str) -> Any:
     module, _, name = target.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
+    if module.partition(".")[0] != "amodal" and os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # The last place to look, so that no file here hides a library.
     try:
         found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # A user's file may do anything when it is imported.
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
-        why = "no such module, here or installed" if missing else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"system {target}: {why}") from error
-    if not hasattr(found, name):
-        raise ConfigError(
-            f"system {target}: {module} has no {name!r}{nearest(name, [n for n in vars(found) if n[0] != '_'])}"
-        )
-    return getattr(found, name)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{target}: interrupted while it was imported") from None
+    except BaseException as error:  # A user's file may do anything when it is imported.
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        raise ConfigError("no such module, here or installed" if missing else one_line(error)) from error
+    try:
+        return getattr(found, name)
+    except AttributeError:
+        known = nearest(name, [other for other in vars(found) if other[0] != "_"])
+        raise ConfigError(f"{module} has no {name!r}{known}") from None

@@ -287,7 +287,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "warning: image 1, annotation 1: stored occlusion rate 0.500, masks give 0.000" in out
     assert "warning: 3 more of the kind 'stored rate' (--limit 0 prints all)" in out
-    assert "0 errors, 9 warnings" in out
+    assert "no errors, 9 warnings" in out
     assert "coverage" in out
     assert main(["check", str(path), "--images", str(tmp_path)]) == 1
     assert "error: image 1: a.png: no such file" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from amodal.data import rle
 from amodal.data.reader import load
-from amodal.errors import DataError
+from amodal.errors import AmodalError
 from amodal.verbs.convert import convert
 
 WHOLE = np.zeros((6, 8), bool)
@@ -42,7 +42,7 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_convert_to_where_nothing_can_be_written(tmp_path: Path) -> None:
     path = source(tmp_path)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(AmodalError, match="cannot be written"):
         convert(str(path), str(path / "below.json"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["kins.json"]
 

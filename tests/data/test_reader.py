@@ -118,7 +118,7 @@ def test_a_split_in_which_nothing_is_hidden(keys: dict[str, Any], schema: str, t
 def test_the_hidden_part_stored_alone_gives_the_visible_mask(
     key: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amodal.data.rows._CHUNK", chunk)
+    monkeypatch.setattr("amodal.data.rows.CHUNK", chunk)
     half = {"segmentation": OUTLINE, key: rle.encode(WHOLE ^ SEEN)}
     polygon = {"segmentation": rle.encode(WHOLE), key: [[4, 1, 6, 1, 6, 5, 4, 5]]}
     nothing = {"segmentation": OUTLINE, key: rle.encode(WHOLE & False)}
@@ -216,7 +216,7 @@ def test_rows_are_sorted_by_image_and_stable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 512])
 def test_chunks_do_not_matter(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amodal.data.rows._CHUNK", chunk)
+    monkeypatch.setattr("amodal.data.rows.CHUNK", chunk)
     empty = {**SCHEMA_CASES["canonical"], "segmentation": [[1, 1, 2, 2]]}
     data = load(write(tmp_path, document(*[SCHEMA_CASES["canonical"]] * 3, empty)), cache=False)
     assert data.annotation_ids.tolist() == [1, 2, 3]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,15 @@ import pytest
 from PIL import Image
 
 from amodal.cli import main
+from amodal.config import DataConfig, TrainConfig
 from amodal.data import rle
+from amodal.data.reader import load
+from amodal.errors import DataError
 from amodal.evaluation import prepare
+from amodal.reproduce.experiment import DataNames
+from amodal.reproduce.sources import Given, find_sources
+from amodal.score import match_classes
+from amodal.train.data import load_data
 
 H, W = 20, 30
 LEFT, RIGHT, NOTHING = np.zeros((3, H, W), bool)
@@ -83,6 +92,60 @@ def test_a_file_of_crowds_only(verb: str, tmp_path: Path, capsys: pytest.Capture
     rest = {"convert": [out], "evaluate": [str(results)], "show": [str(tmp_path), out]}[verb]
     assert main([verb, str(truth), *rest]) == 0
     assert f"{truth}: no object: 1 of 1 annotations are crowds (iscrowd 1)" in capsys.readouterr().err
+
+
+def _load(train: Path, val: Path | None = None) -> None:
+    folder = str(train.parent)
+    places = {"val": str(val), "val_images": folder} if val else {}
+    load_data(TrainConfig(data=DataConfig(train=str(train), train_images=folder, **places)))
+
+
+def test_what_a_training_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modal = {**object_of(6, RIGHT), "amodal_known": False}
+    objects = [object_of(7, rle.encode(NOTHING)), object_of(8, RIGHT), object_of(9, LEFT, iscrowd=1), modal]
+    truth, _ = write(tmp_path, objects, [])
+    content = json.loads(truth.read_text())
+    content["images"].append({**content["images"][0], "id": 2})
+    truth.write_text(json.dumps(content))
+    (tmp_path / "val").mkdir()
+    shutil.copy(write(tmp_path / "val", objects[:2], [])[0], tmp_path / "val.json")
+    _load(truth, tmp_path / "val.json")
+    assert capsys.readouterr().err.splitlines() == [
+        f"{truth}: left out 1: empty amodal mask (e.g. 7)",
+        f"{truth}: left out 1: crowd (iscrowd 1), which is not learnt (e.g. 9)",
+        f"{truth}: left out 1: whole shape that is not annotated; of the object only the visible part is learnt"
+        " (e.g. 6)",
+        f"{truth}: left out 1: image without an object to train on (e.g. 2)",
+        f"{tmp_path / 'val.json'}: left out 1: empty amodal mask (e.g. 7)",
+    ]
+    _load(truth, truth)
+    assert capsys.readouterr().err.count("empty amodal mask") == 1
+
+
+def test_a_training_on_crowds_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, _ = write(tmp_path, [object_of(8, RIGHT, iscrowd=1)], [])
+    with pytest.raises(DataError, match="no image with an object to train on"):
+        _load(truth)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{truth}: no object: 1 of 1 annotations are crowds (iscrowd 1)")
+
+
+def test_one_of_several_processes_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    truth, _ = write(tmp_path, [object_of(7, rle.encode(NOTHING)), object_of(8, RIGHT)], [])
+    _load(truth)
+    classes = SimpleNamespace(class_names=["cup", "bottle"], category_ids=[1, 2])
+    assert match_classes(classes, load(truth)) == {1: 1, 2: None}  # type: ignore[arg-type]
+    assert not capsys.readouterr().err
+
+
+def test_an_experiment_says_once_what_its_files_leave_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, _ = write(tmp_path, [object_of(7, rle.encode(NOTHING)), object_of(8, RIGHT)], [])
+    pair = (truth, tmp_path)
+    find_sources(DataNames(), Given(train=pair, tune=pair, test=(pair,)))
+    assert capsys.readouterr().err == f"{truth}: left out 1: empty amodal mask (e.g. 7)\n"
 
 
 def test_nothing_left_out_is_nothing_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,36 +12,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.docs.pages import ROOT, SMALL_FIT, blocks, commands
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-# Sizes that would take minutes are cut; nothing else about a command changes.
-SMALLER = {"--images 400": "--images 6", "--images 50": "--images 3", "--steps 1000": "--steps 2"}
 NANO = ["--model.backbone.weights", "null", "--steps", "1", "--model.transform.min_size", "[64]"]
 NANO += ["--model.transform.test_min_size", "64", "--data.workers", "0"]
 PRIOR = ["--prior_fit.slots", "40", "--prior_fit.encoder_steps", "20", "--prior_fit.flow_steps", "2"]
-FIT = ["--slots", "40", "--encoder-steps", "20", "--flow-steps", "2"]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
-
-
-def commands() -> list[str]:
-    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line]
 
 
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    for long, short in SMALLER.items():
-        line = line.replace(long, short)
     words = shlex.split(line)
-    if words[0] == "make":
+    if words[0] == ".":
+        words = ["grep", f"^VENV := {Path(words[1]).parts[0]}$", str(ROOT / "Makefile")]
+    elif words[0] == "make":
         words = ["make", "-n", "-C", str(ROOT), *words[1:]]
     elif words[0] == "amodal":
         words = [sys.executable, "-m", "amodal", *words[1:]]
         if words[3:5] == ["prior", "fit"]:
-            words += FIT
+            words += SMALL_FIT
         if words[3] == "train":
             words[4] = str(ROOT / words[4])
             words += [*PRIOR, *(NANO if "kins" in words[4] else ["--data.workers", "0"])]
@@ -71,18 +59,18 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = folder / "KITTI" / ("training" if split == "train" else "testing") / "image_2"
         place.parent.mkdir(parents=True)
         shutil.copytree(folder / f"kins_{split}/images", place)
-    shutil.copy(next((folder / "kins_test/images").iterdir()), folder / "scene.png")
+    (folder / "docs").symlink_to(ROOT / "docs")
     return folder
 
 
 def test_the_readme_has_commands() -> None:
-    assert {"make demo", "make test"} <= set(commands())
-    assert len(commands()) >= 14
-    assert len(blocks("python")) == 1
+    assert {"make demo", "make test"} <= set(commands(README))
+    assert len(commands(README)) >= 14
+    assert len(blocks(README, "python")) == 1
 
 
 def test_every_command_runs_in_the_order_of_the_page(sandbox: Path) -> None:
-    for line in commands():
+    for line in commands(README):
         done = run(line, sandbox)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert (sandbox / "runs/scenes/test/report.html").is_file()
@@ -91,8 +79,26 @@ def test_every_command_runs_in_the_order_of_the_page(sandbox: Path) -> None:
 
 def test_the_python_lines_run(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(sandbox)
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    exec(compile(blocks(README, "python")[0], "README.md", "exec"), {})
     assert (sandbox / "out.png").stat().st_size > 0
+
+
+def test_a_shell_that_knows_amodal(tmp_path: Path) -> None:
+    """In a folder that looks as if it were set up."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh", ".venv/.current"):
+        (tmp_path / name).touch()
+    (tmp_path / ".venv/bin/activate").write_text("PATH=$PWD/.venv/bin:$PATH; export PATH\n")
+    program = tmp_path / ".venv/bin/amodal"
+    program.write_text("#!/bin/sh\necho it is me\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "SHELL": "/bin/sh"}
+    words = ["make", "-C", str(tmp_path), "shell"]
+    done = subprocess.run(words, input="amodal\n", env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "it is me" in done.stdout
 
 
 def test_links_lead_somewhere() -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amodal.evaluation import evaluate, matches, pr_curves, prepare, table
+from amodal.evaluation import KEYS, evaluate, matches, pr_curves, prepare, table
+from amodal.evaluation.table import COLUMNS, MORE, PARTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:no result scores below")
 
@@ -184,3 +185,10 @@ def test_no_results_at_all_score_zero_everywhere(tools):
     path, _ = scene(tools)
     found = evaluate(path, [])
     assert {value for part in ("mask", "box", "visible") for value in found[part].values()} == {0.0}
+
+
+def test_the_list_of_metrics_is_that_of_what_is_computed_and_shown(tools):
+    found = evaluate(*scene(tools))
+    assert {part: tuple(found[part]) for part in KEYS} == KEYS
+    assert {*COLUMNS, *MORE} == {key for keys in KEYS.values() for key in keys}
+    assert [part for part, _ in PARTS] == list(KEYS)

@@ -132,6 +132,5 @@ def test_terms_have_their_weights_and_masks(tiny_config: Make, example: Make, pl
 
 def test_widths_that_cannot_be_split_are_told(tiny_config: Make) -> None:
     config = tiny_config()
-    config = replace(config, mask_head=replace(config.mask_head, channels=18), method=AISFormerConfig())
     with pytest.raises(ConfigError, match=r"model.mask_head.channels is 18, must be a multiple of 4"):
-        AISFormer(config, 2)
+        replace(config, mask_head=replace(config.mask_head, channels=18), method=AISFormerConfig())

@@ -94,4 +94,4 @@ def test_maps_that_do_not_fit_are_told(tiny_config: Make) -> None:
     with pytest.raises(
         ConfigError, match=r"model.mask_head.pool_size is 14, must be twice model.box_head.pool_size \(5\)"
     ):
-        ASN(replace(config, box_head=replace(config.box_head, pool_size=5)), 2)
+        replace(config, box_head=replace(config.box_head, pool_size=5))

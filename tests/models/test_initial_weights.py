@@ -236,7 +236,7 @@ def test_unfit_files_are_refused(tmp_path: Path, tiny_config: Make) -> None:
             initialise(model, name)
     with pytest.raises(
         WeightsError,
-        match=r"unknown weights 'ResNet50_Weights.IMAGENET1K_V9'; nearest is 'ResNet50_Weights",
+        match=r"unknown weights 'ResNet50_Weights.IMAGENET1K_V9'; known: ResNet50_Weights.IMAGENET1K_V1, .*_V2$",
     ):
         initialise(model, "ResNet50_Weights.IMAGENET1K_V9")
     with pytest.raises(WeightsError, match=r"unknown weights '!'; give a torchvision name or a .safetensors file"):
@@ -250,3 +250,17 @@ def test_replaced_settings_record_the_weights(tmp_path: Path, tiny_config: Make)
     save_file(model.state_dict(), path)
     again = build("mask_rcnn", 2, config=replace(config, backbone=replace(config.backbone, weights=str(path))), seed=9)
     assert torch.equal(again.box_head.fc6.weight, model.box_head.fc6.weight)
+
+
+@pytest.mark.parametrize("shape", [(), (6, 1024), (0, 1024)])
+def test_class_layers_of_no_number_of_classes_stay_out(
+    theirs: MaskRCNN, ours: AmodalRCNN, shape: tuple[int, ...]
+) -> None:
+    state = {**theirs.state_dict(), "roi_heads.box_predictor.bbox_pred.weight": torch.zeros(shape)}
+    assert "box_head.bbox_pred.weight" in load_torchvision_detector(ours, state)
+
+
+@pytest.mark.parametrize("name", ["resnet50.IMAGENET1K_V1", "ResNet50_Weights", "a.b.c", "."])
+def test_names_that_stand_for_nothing_are_unknown(ours: AmodalRCNN, name: str) -> None:
+    with pytest.raises(WeightsError, match="unknown weights"):
+        initialise(ours, name)

@@ -235,13 +235,13 @@ def test_bad_images_are_named(eager: AmodalRCNN, example: Make, image: torch.Ten
 def test_bad_targets_are_named(model: AmodalRCNN, example: Make) -> None:
     bad = example(0, image_id=42)
     bad.targets.labels = torch.tensor([0, 2, 1])
-    with pytest.raises(DataError, match="image 42: annotation 101: label 2 is none of the 2 classes"):
+    with pytest.raises(DataError, match="image 42: annotation 101: label 2 is none of 2 classes"):
         terms(model, bad)
     bad = example(0, image_id=42)
     bad.targets.boxes[2, 2] = bad.targets.boxes[2, 0]
     with pytest.raises(DataError, match=r"image 42: annotation 102: box .* has no area"):
         terms(model, bad)
-    with pytest.raises(DataError, match="needs targets for each of the 1 images"):
+    with pytest.raises(DataError, match="needs targets for each of 1 image"):
         model([bad.image])
     with pytest.raises(DataError, match="holds no images"):
         model([], [])

@@ -18,6 +18,7 @@ from amodal.pictures import as_pixels, groups, pick_device, predict_batch, predi
 from amodal.predict import jobs
 from amodal.predict.inputs import gather
 from amodal.prediction import Prediction
+from amodal.tiles import Tiling
 
 
 class Standin(nn.Module):
@@ -26,7 +27,8 @@ class Standin(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.config, self.score_threshold = SimpleNamespace(), 0.05
+        self.config = SimpleNamespace(box_head=SimpleNamespace(score_threshold=0.05, nms=0.5))
+        self.score_threshold = 0.05
         self.class_names, self.category_ids = ["cup"], [4]
         self.batches: list[int] = []
 
@@ -129,7 +131,7 @@ def test_mended_and_changed_files_are_predicted_anew(folder: Path, tmp_path: Pat
     assert [result["bbox"][2] for result in outcome.results] == [2, 3, 4, 5, 10]
 
 
-@pytest.mark.parametrize("change", ["threshold", "weights", "inputs"])
+@pytest.mark.parametrize("change", ["threshold", "weights", "inputs", "tiles"])
 def test_parts_of_another_job_are_not_used(folder: Path, tmp_path: Path, change: str) -> None:
     out = tmp_path / "out"
     run(folder, out)
@@ -140,7 +142,8 @@ def test_parts_of_another_job_are_not_used(folder: Path, tmp_path: Path, change:
         model.weight.data += 1
     if change == "inputs":
         picture(folder / "00.png", 90)
-    jobs.run(model, gather([folder], out, overlays=True).items, out, threshold=threshold)
+    tiling = Tiling(32) if change == "tiles" else None
+    jobs.run(model, gather([folder], out, overlays=True).items, out, threshold=threshold, tiling=tiling)
     assert sum(model.batches) == (5 if change == "inputs" else 4)
 
 

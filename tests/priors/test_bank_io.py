@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,9 @@ def spoil(name: str, label: int, slot: int, value: float) -> Callable[[dict[str,
         (spoil("sizes", 2, 0, 8.0), "class 2, slot 0: a filled slot"),
         (put("present", lambda t: ~t), "class 2, slot 0: an empty slot"),
         (spoil("deltas", 0, 1, 0.3), "class 0, slot 1: deltas that are not those of its boxes"),
+        (spoil("visible_boxes", 0, 2, 0.5), "class 0, slot 2: deltas that are not those of its boxes"),  # no area: NaN
+        (spoil("sizes", 0, 3, 1e6), "class 0, slot 3: a box of more than 65536 pixels"),
+        (spoil("image_ids", 1, 0, -1), "class 1, slot 0: tensor 'image_ids' holds a negative id"),
         (put("visible_boxes", lambda t: t * 1.1), "class 0, slot 0: deltas that are not those of its boxes"),
     ],
 )
@@ -142,6 +146,19 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
             load_bank(tmp_path)
     path.write_bytes(whole.replace(b'"version":"1"', b'"version":"2"'))
     with pytest.raises(WeightsError, match="version 2"):
+        load_bank(tmp_path)
+
+
+def test_flags_are_0_or_1(tmp_path: Path) -> None:
+    """Other bytes are no flags, though PyTorch takes them for some."""
+    save_bank(filled(2, 3), tmp_path)
+    data = (tmp_path / FILE).read_bytes()
+    with safe_open(tmp_path / FILE, framework="pt") as file:
+        assert file.get_tensor("present").tolist() == [True, True]
+    start = 8 + int.from_bytes(data[:8], "little")
+    place = start + json.loads(data[8:start])["present"]["data_offsets"][0]
+    (tmp_path / FILE).write_bytes(data[:place] + b"\x07" + data[place + 1 :])
+    with pytest.raises(WeightsError, match="tensor 'present' holds other bytes than 0 and 1"):
         load_bank(tmp_path)
 
 

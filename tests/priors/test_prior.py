@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amodal.config_io import dump_yaml, read_yaml
 from amodal.errors import AmodalError, ConfigError, WeightsError
+from amodal.plain_yaml import dump_yaml, read_yaml
 from amodal.priors.flow import nearest_flow
 from amodal.priors.prior import Prior
 from amodal.priors.prior_io import load_prior, save_prior
@@ -181,10 +181,15 @@ def _unlink(name: str) -> Callable[[Path], None]:
         (_set(class_names=...), ConfigError, "class_names is missing"),
         (_set(class_names=["a", 3]), ConfigError, "class_names must be a list of names"),
         (_set(category_ids=[1, 1]), ConfigError, "category_ids must be 2 different integers"),
-        (_set(rerank_weight=float("nan")), ConfigError, "rerank_weight is nan, must be >= 0"),
+        (_set(rerank_weight=float("nan")), ConfigError, "rerank_weight is nan, must be 0 to 1000000"),
         (_set(rerank_weight="1"), ConfigError, "rerank_weight is '1', must be a float"),
         (_set(flow_widths=[1, 2]), ConfigError, r"flow_widths is \[1, 2\], must be three numbers"),
-        (_set(fit={"slots": 0}), ConfigError, "prior.yaml: .*slots is 0, must be >= 1"),
+        (_set(flow_widths=[4096, 4096, 4096]), WeightsError, r"flow.safetensors: tensor .* has shape"),
+        (_set(rerank_weight=True), ConfigError, "rerank_weight is True, must be a float"),
+        (_set(rerank_weight=10**200), ConfigError, "rerank_weight is 1000000.*, must be 0 to 1000000"),
+        (_set(category_ids=[1, -2]), ConfigError, "category_ids must be 2 different integers from 0"),
+        (_set(class_names=[["a"], "b"]), ConfigError, "class_names must be a list of names"),
+        (_set(fit={"slots": 0}), ConfigError, r"prior.yaml: fit\.slots is 0, must be 1 to 1000000"),
         (_set(fit={"slot": 4}), ConfigError, "unknown key 'fit.slot'; nearest is 'slots'"),
         (_set(fit={"slots": 11}), WeightsError, "the bank has 10 slots a class, prior.yaml says 11"),
         (_set(class_names=["a"], category_ids=[1]), WeightsError, "the bank has 2 classes, prior.yaml names 1"),

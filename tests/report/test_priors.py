@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,21 @@ def test_cases_are_explained_image_by_image(evaluated: Evaluation, tmp_path: Pat
     assert cases[0].image.shape == (SIDE, SIDE, 3)
 
 
+def test_what_expands_is_shown_and_comes_first(evaluated: Evaluation, tmp_path: Path, monkeypatch: Any) -> None:
+    def explain(image: np.ndarray) -> list[Explanation]:
+        made = explanation([5, 10, 25, 30], rerank=False)
+        if image[0, 0, 1] == 90:
+            assert made.boxes is not None
+            made.boxes.boxes = made.boxes.boxes[::-1]
+        return [made]
+
+    cases = explain_cases(evaluated, tmp_path, explain)
+    assert [case.match.image_id for case in cases] == [2, 1]
+    # One object alone is shown: the first does not expand, so the second takes its place.
+    monkeypatch.setattr(choose_explained, "__defaults__", (1,))
+    assert [case.match.image_id for case in explain_cases(evaluated, tmp_path, explain)] == [2]
+
+
 @pytest.mark.parametrize("rerank", [False, True])
 def test_section(rerank: bool, evaluated: Evaluation, tmp_path: Path) -> None:
     cases = explain_cases(evaluated, tmp_path, lambda image: [explanation([5, 10, 25, 30], rerank=rerank)])
@@ -108,9 +124,10 @@ def test_section(rerank: bool, evaluated: Evaluation, tmp_path: Path) -> None:
     assert section.count("<img") == 2 * (3 + 2 + 2 + 2 * rerank)
     assert EVIL not in text
     assert "&lt;b&gt;cup&lt;/b&gt;, 50 % hidden, mask IoU 1.00" in section
-    assert "box IoU 1.00" in section
+    assert "IoU 1.00" in section
+    assert section.count("smaller is more alike") == 2 + rerank, "said once a row, not for every object"
     assert ("kept (1 of 2)" in section) == ("thrown away (1 of 2)" in section) == rerank
-    for tag in ("section", "article", "div", "figure", "figcaption", "ul", "li", "h3", "p", "i"):
+    for tag in ("section", "article", "div", "figure", "figcaption", "ul", "li", "h3", "p", "svg"):
         assert len(re.findall(rf"<{tag}[ >]", text)) == text.count(f"</{tag}>")
 
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from amodal.cli import _Verb
+from amodal.arguments import Verb
 from amodal.reproduce.plan import find_experiment, read_experiment
 from amodal.reproduce.runs import Plan
 from amodal.verbs.reproduce import reproduce
@@ -24,7 +24,7 @@ def test_the_commands_are_understood() -> None:
     for line in _block("sh").splitlines():
         _, verb, *words = shlex.split(line)
         assert verb == "reproduce"
-        read_experiment(ROOT / find_experiment(_Verb(verb, reproduce).parse(words)["experiment"]))
+        read_experiment(ROOT / find_experiment(Verb(verb, reproduce).parse(words)["experiment"]))
 
 
 def test_the_file_is_an_experiment(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from amodal.config import TrainConfig
+from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import ConfigError
 from amodal.reproduce.identity import What, weights_digest
 from amodal.reproduce.plan import find_experiment, read_experiment
@@ -73,7 +74,7 @@ def test_mistakes_are_one_line_that_names_file_and_key(tmp_path: Path, content: 
 def test_a_wrong_setting_names_file_row_and_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"test\.yaml: rows\.pgexp: unknown key 'optim\.lrs'; nearest is 'lr'"):
         _run(tmp_path, {"optim.lrs": 1})
-    with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k is 0, must be >= 1"):
+    with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k is 0, must be 1 to 4096"):
         _run(tmp_path, {"model.method.k": 0})
     with pytest.raises(ConfigError, match=r"rows\.pgexp: model\.method\.k: method is 3 and a section at once"):
         _run(tmp_path, {"model.method": 3, "model.method.k": 1})
@@ -197,10 +198,21 @@ def test_the_committed_runs_are_those_of_todays_experiments() -> None:
 def test_data_that_are_not_there_or_not_the_same_are_told(tmp_path: Path) -> None:
     content = {"rows": {"pgexp": {}}, "data": {"train": "a", "test": ["b"]}}
     names = read_experiment(_write(tmp_path, content)).data
-    with pytest.raises(ConfigError, match=r"--data\.train or --data\.root is missing: a is not there"):
+    with pytest.raises(ConfigError, match=r"--data\.train or --data\.root is missing: .* names none for a \(data\."):
         find_sources(names, Given())
+    wrong = Given(root=tmp_path / "wrong")
+    with pytest.raises(
+        ConfigError, match=r"--data\.root .*wrong: a\.json is not there; runs, .* name it in data\.digests\.a"
+    ):
+        find_sources(names, wrong)
     content["data"]["digests"] = {"a": "1", "b": "2"}  # type: ignore[index]
     sources = find_sources(read_experiment(_write(tmp_path, content)).data, Given())
     assert [split.digest for split in (sources.train, *sources.test)] == ["1", "2"]
+    with pytest.raises(ConfigError, match=r"wrong: a\.json is not there; .* alone leave --data\.root out"):
+        find_sources(read_experiment(_write(tmp_path, content)).data, wrong)
+    write_dataset(tmp_path / "drawn", images=1, size=64, seed=1)
+    (tmp_path / "drawn" / "annotations.json").rename(tmp_path / "a.json")
+    with pytest.raises(ConfigError, match=r"a\.json: not the annotations .* digest is \w{16}, data\.digests\.a is 1"):
+        find_sources(read_experiment(_write(tmp_path, content)).data, Given(root=tmp_path))
     with pytest.raises(ConfigError, match=r"a is needed for runs that are missing; give --data\.root"):
         sources.train.paths()

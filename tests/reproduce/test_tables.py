@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from amodal.errors import ConfigError, DataError
-from amodal.reproduce.collect import Library, seconds, thin
+from amodal.reproduce.collect import Library, _table, seconds, thin
 from amodal.reproduce.figures import line_figure
 from amodal.reproduce.pages import fill_page, rewrite
 from amodal.reproduce.plan import read_experiment
@@ -128,7 +128,7 @@ def test_a_figure_has_a_panel_for_each_setting_and_column(tmp_path: Path) -> Non
 
 def test_a_damaged_file_among_the_runs_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DataError, match=r"a\.json: no file of a run"):
+    with pytest.raises(DataError, match=r"a\.json: is not valid JSON"):
         Library([tmp_path])
     (tmp_path / "a.json").write_text('{"version": 99}')
     with pytest.raises(DataError, match="newer release"):
@@ -143,6 +143,20 @@ def test_new_splits_of_a_run_join_the_old_ones(tmp_path: Path) -> None:
     assert not library.complete("x", [Split("val", "3")])
 
 
+def test_an_infinite_gradient_norm_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,seconds,grad_norm\n1,2.0,inf\n2,1.0,3.5\n")
+    rows = _table(tmp_path / "log.csv")
+    assert rows == [{"step": 1, "seconds": 2.0}, {"step": 2, "seconds": 1.0, "grad_norm": 3.5}]
+    assert thin(rows, most=1) == [{"step": 2, "seconds": 1.5, "grad_norm": 3.5}]
+
+
+@pytest.mark.parametrize("text", ["step,seconds\n1,x\n", "step,seconds\n1,2,3\n", "step,loss\n1,2\n", "a\n1\n"])
+def test_a_damaged_log_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(DataError, match=r"log\.csv: is no log of a training"):
+        _table(tmp_path / "log.csv")
+
+
 def test_curves_are_means_and_seconds_are_weighted_by_steps() -> None:
     log = [{"step": step, "loss": loss, "seconds": used} for step, loss, used in
            [(20, 4.0, 1.0), (40, 2.0, 1.0), (60, 3.0, 4.0), (70, 1.0, 2.0)]]  # fmt: skip
@@ -150,5 +164,7 @@ def test_curves_are_means_and_seconds_are_weighted_by_steps() -> None:
         {"step": 40, "loss": 3.0, "seconds": 1.0},
         {"step": 70, "loss": 2.0, "seconds": 3.0},
     ]
+    log[1]["grad_norm"] = 4.0  # Of a step whose norm was not finite there is none.
+    assert thin(log, most=2)[0] == {"step": 40, "loss": 3.0, "seconds": 1.0, "grad_norm": 4.0}
     assert seconds(log) == {"total": 20 + 20 + 80 + 20, "step": 2.0}
     assert seconds([]) == {}

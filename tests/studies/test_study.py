@@ -134,7 +134,7 @@ def test_a_checkpoint_that_no_experiment_made_is_named_by_its_weights(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--rows", "s66"), "has no row 's66'; nearest is 's6'"),
+        (("--rows", "s66x"), "has no row 's66x'"),
         (("--splits", "vall"), "has no split 'vall'; nearest is 'val'"),
         (("--checkpoint", "nano-scenes-v1"), "--data.test is missing"),
         (

@@ -113,34 +113,136 @@ def test_a_saved_one_is_equal_to_the_last_bit(here: Path, tmp_path: Path) -> Non
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 
+FAULTY = {
+    "broken": "def (:\n",
+    "leaves": "raise SystemExit(3)\n",
+    "fails": "raise ValueError('of two\\nlines')\n",
+    "ends": "class End(BaseException): pass\nraise End\n",
+    "lazy": "def __getattr__(name): raise AttributeError\n",
+    "parts": """
+from dataclasses import dataclass
+import torch
+from amodal.models.branch import Branch
+from amodal.settings import MethodConfig, PriorKind
+from amodal.systems import System
+
+class Open(Branch):
+    def loss(self, output, rois, features): return {}
+
+class Whole(Open):
+    def forward(self, features, rois): return None
+
+@dataclass(frozen=True)
+class Needy(MethodConfig):
+    width: int
+
+class Kindly(MethodConfig):
+    prior_kind = 5
+
+class NoFit(MethodConfig):
+    prior_kind = PriorKind("codebook", int, None)
+
+class Unknown(MethodConfig):
+    width: "nowhere"
+
+Plain = torch.nn.Identity
+side = System("S", "-", "-", Whole, box_head=Whole)
+text = System("S", "-", "-", "parts:Gone")
+number = System("S", "-", "-", 3)
+titled = System(5, "-", "-", Whole)
+held, needy, kindly, nofit, unknown = (
+    System("S", "-", "-", Whole, settings) for settings in (3, Needy, Kindly, NoFit, Unknown)
+)
+
+class Takes(Whole):
+    def __init__(self, config): pass
+
+class Silent(Whole):
+    def __init__(self, config, num_classes, prior): pass
+""",
+}
+
+
+@pytest.fixture
+def faulty(here: Path) -> Iterator[None]:
+    for name, text in FAULTY.items():
+        (here / f"{name}.py").write_text(text)
+    yield
+    for name in FAULTY:
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize(
     ("system", "told"),
     [
-        ("my_modul:MyORCNN", "model.system my_modul:MyORCNN: no such module, here or installed"),
-        ("my_module:MyORCN", "model.system my_module:MyORCN: my_module has no 'MyORCN'; nearest is 'MyORCNN'"),
-        ("my_module:MyConfig", "model.system my_module:MyConfig: is no branch class"),
-        ("leaves:X", "model.system leaves:X: SystemExit: 3"),
-        ("broken:X", "model.system broken:X: SyntaxError: "),
-        ("fails:X", "model.system fails:X: ZeroDivisionError: division by zero"),
-        ("json:dumps", "model.system json:dumps: is a function, must be a System or a branch class"),
-        ("pgexq", "model.system is 'pgexq', no known system; nearest is 'pgexp'"),
+        ("my_modul:MyORCNN", "no such module, here or installed"),
+        ("my_module:MyORCN", "my_module has no 'MyORCN'; nearest is 'MyORCNN'"),
+        ("my_module:", "my_module has no ''"),
+        ("lazy:X", "lazy has no 'X'"),
+        (":X", "ValueError: Empty module name"),
+        ("leaves:X", "SystemExit: 3"),
+        ("broken:X", "SyntaxError: "),
+        ("fails:X", "ValueError: of two lines"),
+        ("ends:X", "End"),
+        ("json:dumps", "is a function, must be a System or a branch class"),
+        ("my_module:MyConfig", "MyConfig is no Branch"),
+        ("parts:Plain", "Identity is no Branch"),
+        ("parts:number", "an object of type int is no Branch"),
+        ("parts:side", "Whole is no BoxSide"),
+        ("parts:text", "parts:Gone: parts has no 'Gone'"),
+        ("parts:Open", "Open is abstract, it lacks forward"),
+        ("amodal.models.branch:Branch", "Branch is abstract, it lacks forward, loss"),
+        ("parts:titled", "its title is 5, must be text"),
+        ("parts:held", "its settings are 3, must be a subclass of MethodConfig"),
+        ("parts:needy", "its settings Needy have no usable defaults (TypeError: "),
+        ("parts:unknown", "its settings Unknown have no usable defaults (NameError: "),
+        ("parts:kindly", "prior_kind of Kindly is 5, must be a PriorKind or None"),
+        ("parts:nofit", "the settings of its codebook are <class 'int'>, must be a subclass of FitConfig"),
     ],
 )
-def test_wrong_names_are_one_line(system: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "broken.py").write_text("def (:\n")
-    (here / "leaves.py").write_text("raise SystemExit(3)\n")
-    (here / "fails.py").write_text("1 / 0\n")
-    code, _, error = amodal_says(capsys, "train", "my.yaml", *DATA, "--model.system", system, "--out", "wrong")
-    assert code == 2
-    assert error.count("\n") == 1
-    assert told in error
+@pytest.mark.usefixtures("faulty")
+def test_what_is_no_system_is_one_line_that_says_where_it_was_named(system: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("my.yaml", {"model.system": system})
+    assert str(caught.value).startswith("my.yaml (base ")
+    assert f"): model.system {system}: {told}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_class_that_is_no_branch_is_refused_before_any_data_are_read(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("train", "configs/mask_rcnn/nano.yaml", "--data.train", "none.json", "--model.system", "torch.nn:Identity")
-    assert amodal_says(capsys, *words) == (2, "", "amodal train: system torch.nn:Identity: Identity is no Branch\n")
+def test_wrong_names_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for system, told in (
+        ("json:dumps", "model.system json:dumps: is a function"),
+        ("pgexq", "model.system is 'pgexq'"),
+    ):
+        code, _, error = amodal_says(capsys, "train", "my.yaml", *DATA, "--model.system", system, "--out", "wrong")
+        assert (code, error.count("\n")) == (2, 1)
+        assert told in error
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_module_that_is_interrupted_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "stops.py").write_text("raise KeyboardInterrupt\n")
+    code, _, error = amodal_says(capsys, "train", "my.yaml", *DATA, "--model.system", "stops:X", "--out", "wrong")
+    assert (code, error) == (130, "amodal train: stops:X: interrupted while it was imported\n")
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [
+        ("parts:Takes", r"Takes cannot be made \(TypeError: .*\)"),
+        ("parts:Silent", r"Silent does not call Branch\.__init__"),
+    ],
+)
+@pytest.mark.usefixtures("faulty")
+def test_a_branch_that_cannot_be_made_is_told(system: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^system {system}: {told}$"):
+        amodal.build(system, num_classes=3, config=load_config("my.yaml", {"model.system": system}).model)
+
+
+def test_modules_are_looked_for_here_only_where_one_is_named(here: Path) -> None:
+    load_config("configs/mask_rcnn/nano.yaml")
+    amodal.build("mask_rcnn", 2, config=load_config("configs/mask_rcnn/nano.yaml").model)
+    assert str(here) not in sys.path
 
 
 def test_settings_of_its_own_are_checked(here: Path) -> None:
@@ -155,5 +257,5 @@ def test_a_checkpoint_whose_module_is_gone_names_it(
     sys.modules.pop("my_module")
     sys.path[:] = [entry for entry in sys.path if entry != str(here)]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"config\.yaml: system my_module:MyORCNN: no such module"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: system my_module:MyORCNN: no such module, here or installed"):
         amodal.load(tmp_path, "cpu")

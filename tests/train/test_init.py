@@ -11,7 +11,7 @@ import torch
 
 from amodal.checkpoint import save_model
 from amodal.config import ModelConfig
-from amodal.errors import WeightsError
+from amodal.errors import DataError, WeightsError
 from amodal.model import build
 from amodal.models.rcnn import AmodalRCNN
 from amodal.priors.prior import Prior
@@ -69,10 +69,27 @@ def test_rows_of_classes_follow_their_names(tiny_config: Tiny, tmp_path: Path, n
         assert equal(rows(new, name), rows(old if name in shared else fresh, name)), name
     assert equal(background(new), background(old))
     assert f"classes carried over: {', '.join(shared) or 'none'}; " in line
-    assert line.endswith(f"classes that start afresh: {', '.join(others) or 'none'}")
+    lost = [name for name in old.class_names if name not in names]
+    left = f"; classes of it that are left out: {', '.join(lost)}" if lost else ""
+    assert line.endswith(f"classes that start afresh: {', '.join(others) or 'none'}{left}")
     by_class = ("cls_score", "bbox_pred", *HEADS)
     rest = [name for name in values(new) if not any(part in name for part in by_class)]
     assert all(torch.equal(values(new)[name], values(old)[name]) for name in rest)
+
+
+def test_ids_tell_classes_of_one_name_apart(tiny_config: Tiny, tmp_path: Path) -> None:
+    old = make(tiny_config, ["car", "car", "dog"])
+    old.category_ids = [1, 5, 7]
+    save_model(old, tmp_path)
+    new = make(tiny_config, ["dog", "car", "car"], 1)
+    new.category_ids = [1, 5, 2]
+    with pytest.raises(DataError, match="class name 'car' stands for categories 5, 2 of this run and 1, 5 of the chec"):
+        start_from(new, tmp_path)
+    new.category_ids = [3, 5, 1]
+    line = start_from(new, tmp_path)
+    assert line.endswith("classes carried over: dog, car, car; classes that start afresh: none")
+    weights = [model.state_dict()["branch.amodal_head.predictor.weight"] for model in (new, old)]
+    assert torch.equal(weights[0], weights[1][[2, 1, 0]])
 
 
 def test_equal_classes_are_not_told(tiny_config: Tiny, tmp_path: Path) -> None:

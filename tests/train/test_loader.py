@@ -6,10 +6,11 @@ import pickle
 import shutil
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from amodal.config import DataConfig, TrainConfig
@@ -17,6 +18,7 @@ from amodal.datasets import AmodalDataset, collate
 from amodal.datasets import load as load_dataset
 from amodal.errors import DataError
 from amodal.train.data import load_data, train_loader, val_batches
+from amodal.transport import Pair
 
 
 @pytest.fixture
@@ -105,3 +107,23 @@ def test_a_transform_that_fails_names_the_picture(data: AmodalDataset) -> None:
     turned = AmodalDataset(data.annotations, data.images, v2.RandomRotation(30))
     with pytest.raises(DataError, match=r"\.png: image 1: masks cannot follow the transform 'rotate'"):
         turned[0]
+
+
+class _Own(Dataset[Any]):
+    """A data set of somebody else, as docs/training.md advises."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Pair[torch.Tensor, dict[str, torch.Tensor]]:
+        return Pair(torch.full((3, 4, 4), index), {"boxes": torch.zeros(2, 4)})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux shows them")
+def test_samples_of_another_data_set_hold_no_open_files() -> None:
+    batches = iter(DataLoader(_Own(), batch_size=3, num_workers=1, collate_fn=list))
+    kept = [next(batches)]
+    before = _open_files()
+    kept += list(batches)
+    assert _open_files() <= before
+    assert [int(image[0, 0, 0]) for batch in kept for image, _ in batch] == list(range(12))

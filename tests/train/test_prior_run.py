@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,10 @@ from amodal.errors import ConfigError, WeightsError
 from amodal.model import load_model
 from amodal.priors.prior import Prior
 from amodal.priors.prior_io import save_prior
+from amodal.train import prior as prior_module
+from amodal.train import run as run_module
 from amodal.train.run import train_run
+from amodal.train.signals import Stopped
 
 PGEXP = {
     "model.system": "pgexp",
@@ -249,3 +254,24 @@ def test_a_checkpoint_without_its_prior_is_refused(made: Path, tmp_path: Path, n
     shutil.rmtree(folder / "prior")
     with pytest.raises(WeightsError, match="prior: no such folder of an expansion prior"):
         load_model(folder)
+
+
+def test_a_signal_while_a_prior_is_made_leaves_none_and_one_after_it_keeps_it(
+    settled: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(module: Any, name: str, found: str) -> None:
+        function = getattr(module, name)
+
+        def call(*words: Any, **more: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return function(*words, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, call)
+            with pytest.raises(Stopped, match=rf"^stopped before the first step.*{found}$"):
+                train_run(settled())
+
+    interrupted(prior_module, "replace_folder", "begins anew")
+    assert not list(tmp_path.rglob("*prior*"))
+    interrupted(run_module, "make_optimizer", f"begins anew, which finds the prior in {tmp_path}/run/prior")
+    assert (tmp_path / "run/prior/prior.yaml").is_file()

@@ -7,6 +7,9 @@ grounds of drawn scenes, which changes the next gradient of the backbone's first
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,32 @@ def test_two_processes_with_two_micro_batches(one: dict[str, Tensor], update: di
 def test_other_flips_are_far_away(one: dict[str, Tensor], update: dict[str, Tensor], runs: Any) -> None:
     """The distance can tell runs apart."""
     assert distance(one, runs("other", "--data.flip", "1.0"), update) > 1e-2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes_stop_after_the_same_step_and_go_on(
+    number: signal.Signals, settings: Path, tmp_path: Path, program: Any
+) -> None:
+    def start(name: str) -> Any:
+        words = ["train", str(settings), "--out", str(tmp_path / name), "--steps", "20", "--log_every", "1"]
+        return program(*words, "--data.workers", "1", "--resume", "auto", launcher=LAUNCH)
+
+    process = start("stopped")
+    log = tmp_path / "stopped/log.csv"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and (not log.is_file() or len(log.read_text().splitlines()) < 3):
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # As a terminal does; the launcher then sends its own.
+    else:
+        process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert error.count("stopped after step") == 1, error
+    assert "unexpected" not in error
+    for name in ("stopped", "whole"):
+        process = start(name)
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    one, two = ((tmp_path / name / "last/model.safetensors").read_bytes() for name in ("stopped", "whole"))
+    assert one == two

@@ -55,7 +55,9 @@ def test_run_folder(finished: Path) -> None:
     assert values["loss"] == pytest.approx(sum(parts), rel=1e-4)
     assert (finished / "eval.csv").read_text().startswith("step,mask.AP,mask.AP50")
     assert len(list((finished / "samples" / "000002").glob("*.png"))) == 4
-    assert list((finished / "tensorboard").rglob("events.*"))
+    (events,) = (finished / "tensorboard").rglob("events.*")
+    sample = next((finished / "samples").rglob("*.png"))
+    assert f"samples/{sample.stem}".encode() in events.read_bytes(), "the sample pictures are in TensorBoard, too"
     assert {path.name for path in (finished / "last").iterdir()} > {path.name for path in (finished / "best").iterdir()}
     best, last = (load_file(finished / name / "model.safetensors") for name in ("best", "last"))
     assert all(torch.equal(best[name], value) for name, value in last.items())
@@ -89,7 +91,9 @@ def test_other_settings_are_refused_by_name(settled: Callable[..., TrainConfig])
         train_run(changed, resume=True)
     message = str(caught.value)
     assert "cannot resume, settings differ: model.box_head.nms (0.5, now 0.6), optim.lr (0.01, now 0.5)" in message
-    assert "workers" not in message
+    assert "workers (" not in message
+    assert message.endswith("a resumed run may change accumulate, data.val, data.val_images, data.workers, eval_every, "
+                            "log_every, out, prior, save_every, steps")  # fmt: skip
 
 
 def test_other_data_are_refused(settled: Callable[..., TrainConfig], scenes: Path) -> None:
@@ -155,7 +159,7 @@ def test_settings_that_do_not_fit(
 
 
 def test_exploding_run_stops_and_leaves_the_checkpoint(settings: Path, tmp_path: Path) -> None:
-    config = load_config(settings, {"out": str(tmp_path / "run"), "steps": 9, "save_every": 1, "optim.lr": 1e18})
+    config = load_config(settings, {"out": str(tmp_path / "run"), "steps": 9, "save_every": 1, "optim.lr": 1000})
     config = replace(config, optim=replace(config.optim, warmup_factor=1.0, clip_norm=None))
     with pytest.raises(AmodalError, match=r"is not finite; images \d+(, \d+)*; last checkpoint is untouched"):
         train_run(config)
@@ -231,18 +235,43 @@ def test_data_without_a_known_whole_shape_are_refused_with_the_way_out(
         train_run(load_config(settings, changes))
 
 
+SCALER = {"scale": 1.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 9, "_growth_tracker": 0}
+DATA = {"images": 10, "category_ids": [1, 2, 3, 4], "digest": "0a"}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    whole: dict[str, Any] = {"steps": 2}
+    for _ in range(depth):
+        whole = {"steps": 2, "model": whole}
+    return whole
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("data", [], r"state\.json: damaged.*\(data is \[\]\)"),
+        ("data", {**DATA, "images": -1}, r"\(data\.images is -1\)"),
+        ("data", {**DATA, "category_ids": [1, "2"]}, r"\(data\.category_ids is \[1, '2'\]\)"),
+        ("data", {**DATA, "digest": 5}, r"\(data\.digest is 5\)"),
+        ("data", {"images": 10, "digest": "0a"}, r"\(data\.category_ids is None\)"),
+        ("data", {**DATA, "more": 1}, r"\(data\.more is 1\)"),
         ("step", True, r"damaged.*\(step is True\)"),
         ("step", 10**30, "step is 1000000.*, not between 1 and 2"),
         ("best", "high", r"\(best is 'high'\)"),
         ("best", 1e300, "must be 0 to 100, or null"),
+        ("best", float("nan"), "best is nan, must be 0 to 100"),
         ("scaler", {"scale": "x"}, r"scaler\.scale is 'x'"),
+        ("scaler", {**SCALER, "growth_interval": 0}, r"scaler\.growth_interval is 0"),
+        ("scaler", {**SCALER, "growth_interval": 1.5}, r"scaler\.growth_interval is 1\.5"),
+        ("scaler", {**SCALER, "scale": float("inf")}, r"scaler\.scale is inf"),
+        ("scaler", {"scale": 1.0}, "scaler lacks numbers"),
         ("config", {"steps": "2"}, "config.steps is '2', must be 1 to"),
+        ("config", {"steps": 2, "stesp": 2}, r"\(config: unknown key 'stesp'; nearest is 'steps'\)"),
+        ("config", {"steps": 2, "optim": {"lr": -1}}, r"\(config: optim\.lr is -1"),
+        ("config", nested(600), r"damaged, .*\(config: unknown key 'model\.steps'"),
         ("config", 7, r"\(config is 7\)"),
         ("version", 1.5, r"\(version is 1\.5\)"),
+        ("bset", 1, r"\('bset' is unknown; nearest is 'best'\)"),
     ],
 )
 def test_fields_of_a_state_have_types_and_bounds(
@@ -262,3 +291,33 @@ def test_an_optimiser_state_that_lacks_tensors_is_refused(settled: Callable[...,
         save_file(tensors, path, metadata)
         with pytest.raises(WeightsError, match=rf"holds {len(tensors)} tensors, {told} were written"):
             train_run(settled(), resume=True)
+
+
+def test_a_state_with_a_key_twice_is_refused(settled: Callable[..., TrainConfig], run: Path) -> None:
+    path = run / "last" / "state.json"
+    path.write_text(path.read_text().replace('"step":', '"step": 1, "step":', 1))
+    with pytest.raises(WeightsError, match=r"state\.json: damaged.*the key 'step' occurs twice"):
+        train_run(settled(), resume=True)
+
+
+def test_tensors_of_the_optimiser_are_such_as_it_can_have(settings: Path, tmp_path: Path) -> None:
+    """Equal in number, so that their count says nothing."""
+    config = load_config(settings, {"out": str(tmp_path / "run"), "steps": 2, "optim.name": "adamw"})
+    train_run(config)
+    path = tmp_path / "run" / "last" / "optimizer.safetensors"
+    whole = load_file(path)
+    name = "backbone.body.conv1.weight"
+    average, squares, step = (f"{name}/{entry}" for entry in ("exp_avg", "exp_avg_sq", "step"))
+    for changed, message in (
+        ({squares: -whole[squares] - 1}, "exp_avg_sq' holds a negative number"),
+        ({step: torch.tensor(3.0)}, "step' is 3, not between 1 and 2"),
+        ({step: torch.tensor(0.0)}, "step' is 0, not between 1 and 2"),
+        ({average: torch.tensor(0.0)}, r"exp_avg' has shape \[\], must be \[64, 3, 7, 7\]"),
+        ({average: whole[average].int()}, r"exp_avg' is torch\.int32, must be torch\.float32"),
+        ({average: whole[average].double() + 1e300}, "exp_avg' holds NaN or infinity"),
+        ({average: None, f"{name}/momentum_buffer": whole[average]}, "conv1.weight/"),
+    ):
+        tensors = {key: value for key, value in {**whole, **changed}.items() if value is not None}
+        save_file(tensors, path, {"tensors": str(len(tensors))})
+        with pytest.raises(WeightsError, match=message):
+            train_run(config, resume=True)

@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 
 from amodal import cli
+from amodal.files import shipped_files
 from amodal.systems import SYSTEMS
 
 
@@ -21,6 +22,15 @@ def test_systems_and_their_settings_without_internals(capsys: pytest.CaptureFixt
         assert f"{system.paper}, {system.venue}" in text
         told = [line for line in lines if line.startswith(f"settings of {name} ")]
         assert len(told) == bool(fields(system.settings))
-        assert all(f" {field.name}=" in told[0] for field in fields(system.settings))
-    assert "k=8," in text
-    assert "delta_weights=[1.0, 1.0, 1.0, 1.0]" in text
+        assert all(f" {field.name}: " in " ".join(text.split()) for field in fields(system.settings))
+    assert all(len(line) <= 100 for line in lines if line.startswith("  "))
+    assert "rerank_weight: null" in text
+    assert "delta_weights: [1.0, 1.0, 1.0, 1.0]" in text
+
+
+def test_every_configuration_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that say nothing themselves, by the words of what they stand on."""
+    assert cli.main(["configs"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(told) == set(shipped_files("configs"))
+    assert told["pgexp/nano"] == told["mask_rcnn/nano"] == told["nano"]

@@ -13,10 +13,11 @@ from pycocotools import mask as coco_mask
 
 from amodal import cli, score
 from amodal.checkpoint import save_model
+from amodal.compare.sources import read_source
 from amodal.config import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, RPNConfig, TransformConfig
 from amodal.data.scenes.dataset import write_dataset
 from amodal.errors import DataError
-from amodal.files import hold
+from amodal.locks import hold
 from amodal.model import build
 from amodal.settings import PGExpConfig
 
@@ -69,10 +70,12 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
         assert ("visible_mask" in result) == ("visible_bbox" in result) == has_visible
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [f"{k:06d}.png" for k in (1, 2, 3)]
     assert not (out / "parts").exists()
-    printed = capsys.readouterr().out
-    assert "in 3 images" in printed
-    assert "1 picture could not be read" in printed
-    assert "broken.png" in printed
+    printed = capsys.readouterr()
+    assert "in 3 images" in printed.out
+    assert printed.out.count("px on the shorter side, ") == 1
+    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed.out
+    assert "1 picture could not be read" in printed.err
+    assert "broken.png" in printed.err
 
 
 def test_predict_twice_is_byte_equal(scenes: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_predict_fails_only_if_nothing_can_be_read(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     assert amodal("predict", checkpoint, broken, "--out", tmp_path / "out") == 2
-    assert "none of the 1 images could be read" in capsys.readouterr().err
+    assert "none of 1 image could be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,14 @@ def test_test_writes_predictions_metrics_and_report(
     assert set(metrics) == {"mask", "box", "visible", "images", "instances", "coverage"}
     assert metrics["images"] == 3
     assert (out / "report.html").stat().st_size > 10_000
+    noted = json.loads((out / "test.json").read_text())
+    assert noted["annotations"] == str(scenes / "annotations.json")
+    assert noted["images"] == str(scenes / "images")
+    assert noted["checkpoint"] == str(checkpoint)
+    source = read_source(out)
+    assert source.tested[0].data == noted["data"]
+    assert source.settings is not None
+    assert source.settings["model.system"] == checkpoint.name
     assert isinstance(json.loads((out / "predictions.json").read_text()), list)
     printed = capsys.readouterr().out
     assert "amodal mask" in printed
@@ -241,6 +252,6 @@ def test_a_folder_in_use_is_refused_in_one_line(
     assert len(errors) == 2
     for verb, line in zip(("predict", "test"), errors, strict=True):
         assert line.startswith(f"amodal {verb}: {refused}")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
     assert amodal("predict", checkpoint, scenes / "images", "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["images.json", "overlays", "predictions.json"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from amodal import cli
+from amodal.arguments import Verb
 from amodal.checkpoint import save_model
 from amodal.data.scenes.dataset import write_dataset
 from amodal.model import build
@@ -36,12 +37,12 @@ def amodal(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
 def test_every_setting_is_a_flag_with_the_same_default(capsys: pytest.CaptureFixture[str]) -> None:
     code, told, _ = amodal(capsys, "prior", "fit", "--help")
     assert code == 0
-    parsed = cli._Verb("prior fit", fit).parse(["ann.json", "out"])
+    parsed = Verb("prior fit", fit).parse(["ann.json", "out"])
     for field in fields(PriorConfig):
         assert parsed[field.name] == field.default, field.name
         assert "--" + field.name.replace("_", "-") in told
     assert PriorConfig(**{field.name: parsed[field.name] for field in fields(PriorConfig)}) == PriorConfig()
-    changed = cli._Verb("prior fit", fit).parse(["a", "b", "--encoder", "128", "--rotate", "--key-aspect", "2.5"])
+    changed = Verb("prior fit", fit).parse(["a", "b", "--encoder", "128", "--rotate", "--key-aspect", "2.5"])
     assert (changed["encoder"], changed["rotate"], changed["key_aspect"]) == (128, True, 2.5)
     assert "weight of the visible box's log aspect ratio in the key" in " ".join(told.split())
 
@@ -91,10 +92,13 @@ def test_a_detectors_boxes_are_a_row(
     assert "detector's own B^o, objects it finds" in text
 
 
+LOST = "which is no part of a prior and would be lost; choose another folder"
+
+
 def test_other_folders_are_not_replaced(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     code, _, err = amodal(capsys, "prior", "fit", scenes / "annotations.json", tmp_path, *QUICK)
-    assert (code, err) == (2, f"amodal prior fit: {tmp_path} holds something else than a prior; give another OUT\n")
+    assert (code, err) == (2, f"amodal prior fit: {tmp_path}: holds letter.txt, {LOST}\n")
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
@@ -104,8 +108,11 @@ def test_other_folders_are_not_replaced(scenes: Path, tmp_path: Path, capsys: py
         (["prior"], "amodal prior: a second word is missing; there are 'prior fit', 'prior show'"),
         (["prior", "fitt", "x"], "amodal prior fitt: unknown verb 'prior fitt'; nearest is 'prior fit'"),
         (["prior", "fit", "a", "b", "--slot", "3"], "amodal prior fit: unknown flag --slot; nearest is '--slots'"),
-        (["prior", "fit", "a", "b", "--encoder-steps", "0"], "amodal prior fit: --encoder-steps is 0, must be >= 1"),
-        (["prior", "fit", "a", "b", "--slots", "0"], "amodal prior fit: --slots is 0, must be >= 1"),
+        (
+            ["prior", "fit", "a", "b", "--encoder-steps", "0"],
+            "amodal prior fit: --encoder-steps is 0, must be 1 to 1000000000",
+        ),
+        (["prior", "fit", "a", "b", "--slots", "0"], "amodal prior fit: --slots is 0, must be 1 to 1000000"),
         (
             ["prior", "fit", "a", "b", "--encoder", "200"],
             "amodal prior fit: --encoder is '200', must be one of 392, 128",

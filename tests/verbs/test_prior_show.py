@@ -24,7 +24,7 @@ from amodal.priors.prior_io import save_prior
 from amodal.settings import PGExpConfig
 from amodal.train.data import annotation_digest
 from amodal.verbs.prior_show import choose_rows, show
-from amodal.viz.explanation import Explanation
+from amodal.viz.explanation import BoxPriors, Explanation
 
 Make = Callable[..., Any]
 
@@ -56,7 +56,9 @@ def test_pictures_of_partly_hidden_objects(
 ) -> None:
     show(place / "prior", place / "ann.json", place / "out", limit=3)
     rows = choose_rows(tiny_annotations, matched("square", "disc"), 3)
-    assert capsys.readouterr().out == f"3 pictures: {place / 'out'}\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 pictures, ")
+    assert printed.endswith(f" with a visible expansion, drawn at 300 px a panel: {place / 'out'}\n")
     numbers = [int(tiny_annotations.annotation_ids[row]) for row in rows]
     found = sorted((place / "out").iterdir())
     assert sorted(int(path.stem.split("_")[-1]) for path in found) == sorted(numbers)
@@ -68,6 +70,32 @@ def test_pictures_of_partly_hidden_objects(
     assert other.shape == picture.shape
     assert not np.array_equal(other, picture)
     assert np.array_equal(other[:70], picture[:70]), "the titles differ"
+
+
+def test_one_that_expands_takes_the_place_of_the_last(
+    place: Path,
+    tiny_annotations: AnnotationSet,
+    capsys: pytest.CaptureFixture[str],
+    matched: Callable[..., ClassMatch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = choose_rows(tiny_annotations, matched("square", "disc"), 0)
+    chosen = choose_rows(tiny_annotations, matched("square", "disc"), 2)
+    wanted = [row for row in rows if row not in chosen][-1]
+
+    def found(prior: Prior, annotations: AnnotationSet, part: list[int], **rest: object) -> list[Explanation]:
+        made = []
+        for row in part:
+            box, grid = annotations.amodal_boxes[row], np.ones((28, 28))
+            wider = box + np.array([0, 0, 20 * (row == wanted), 0])
+            made.append(Explanation("disc", box, grid, box, boxes=BoxPriors(wider[None], np.ones(1))))
+        return made
+
+    monkeypatch.setattr("amodal.priors.explain.explain_objects", found)
+    show(place / "prior", place / "ann.json", place / "out", limit=2, draw_size=150)
+    assert "2 pictures, 1 with a visible expansion, drawn at 150 px a panel" in capsys.readouterr().out
+    numbers = {int(path.stem.split("_")[-1]) for path in (place / "out").iterdir()}
+    assert numbers == {int(tiny_annotations.annotation_ids[row]) for row in (chosen[0], wanted)}
 
 
 def test_rows_are_hidden_objects_of_known_classes_at_even_steps(
@@ -141,7 +169,8 @@ def test_a_model_asks_with_what_it_sees(
         limit=2,
     )
     assert tiny_annotations.image_index[first] != tiny_annotations.image_index[second]
-    assert capsys.readouterr().out == f"1 pictures: {place / 'out'} (objects not detected: 1)\n"
+    told = "1 picture, 0 with a visible expansion, drawn at 300 px a panel"
+    assert capsys.readouterr().out == f"{told}: {place / 'out'} (objects not detected: 1)\n"
     (path,) = (place / "out").iterdir()
     assert path.stem.endswith(f"_{tiny_annotations.annotation_ids[first]}")
 
@@ -150,6 +179,8 @@ def test_errors(place: Path, tiny_config: Make, capsys: pytest.CaptureFixture[st
     given = (place / "prior", place / "ann.json", place / "out")
     with pytest.raises(ConfigError, match="--limit is -1"):
         show(*given, limit=-1)
+    with pytest.raises(ConfigError, match="--draw-size is 50, must be 100 to 2000"):
+        show(*given, draw_size=50)
     with pytest.raises(ConfigError, match="--checkpoint needs --images"):
         show(*given, checkpoint="x")
     save_model(build("mask_rcnn", 2, config=tiny_config()), place / "plain")
@@ -172,7 +203,7 @@ def test_what_is_left_out_is_told(place: Path, capsys: pytest.CaptureFixture[str
 
 def test_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prior", "show", *(str(place / name) for name in ("prior", "ann.json", "out")), "--limit", "1"]) == 0
-    assert "1 pictures" in capsys.readouterr().out
+    assert "1 picture, " in capsys.readouterr().out
 
 
 def test_a_broken_picture_and_a_long_name_cost_nothing_else(
@@ -187,7 +218,7 @@ def test_a_broken_picture_and_a_long_name_cost_nothing_else(
     write(replace(tiny_annotations, file_names=names), place / "ann.json")
     show(place / "prior", place / "ann.json", place / "out", images=place / "images", limit=0)
     hit = [row for row in rows if int(tiny_annotations.image_index[row]) == first]
-    printed = capsys.readouterr().out
-    assert f"{len(rows) - len(hit)} pictures: " in printed
-    assert f"could not be drawn:\n  annotation {int(tiny_annotations.annotation_ids[hit[0]])}: " in printed
+    printed = capsys.readouterr()
+    assert f"{len(rows) - len(hit)} pictures, " in printed.out
+    assert f"could not be drawn:\n  annotation {int(tiny_annotations.annotation_ids[hit[0]])}: " in printed.err
     assert len(list((place / "out").iterdir())) == len(rows) - len(hit)

@@ -33,9 +33,9 @@ def place(folder: Path, names: list[str], broken: tuple[str, ...] = ()) -> Path:
 def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, [LONG, "b.png", "c.png"], broken=("b.png",))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert f"2 pictures, at most 2000 pixels a side: {tmp_path / 'out'}" in printed
-    assert "1 picture could not be drawn:\n  image 139873: " in printed
+    printed = capsys.readouterr()
+    assert f"2 pictures, drawn at 8 of 64 x 48 px: {tmp_path / 'out'}" in printed.out
+    assert "1 picture could not be drawn:\n  image 139873: " in printed.err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names[1] == "139874_c.png"
     assert names[0].startswith("139872_kkkk")
@@ -45,16 +45,17 @@ def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_picture_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, ["a.png", "b.png"], broken=("a.png", "b.png"))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "none of the 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
+    assert "none of 2 pictures could be drawn; image 139872: " in capsys.readouterr().err
 
 
 def test_pictures_have_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ann = place(tmp_path, ["a.png"])
     for size, side in (("2000", 512), ("100", 64), ("32", 32), ("0", 64)):
-        assert main(["show", str(ann), str(tmp_path), str(tmp_path / size), "--size", size]) == 0
+        assert main(["show", str(ann), str(tmp_path), str(tmp_path / size), "--draw-size", size]) == 0
         with Image.open(tmp_path / size / "139872_a.png") as drawn:
             assert drawn.size == (side, side * 3 // 4)
     printed = capsys.readouterr().out
-    assert "1 pictures, at most 100 pixels a side: " in printed
-    assert "1 pictures, at their own size: " in printed
-    assert main(["show", str(ann), str(tmp_path), str(tmp_path / "x"), "--size", "-1"]) == 2
+    for factor in ("8", "1", "0.5", "1"):
+        assert f"1 picture, drawn at {factor} of 64 x 48 px: " in printed
+    assert main(["show", str(ann), str(tmp_path), str(tmp_path / "x"), "--draw-size", "-1"]) == 2
+    assert "--draw-size is -1, must be 0" in capsys.readouterr().err

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from amodal.data.reader import load
 from amodal.errors import printable
-from amodal.viz.instances import PALETTE, auto_scale, color_of, draw_instances
-from amodal.viz.labels import place
+from amodal.viz import instances
+from amodal.viz.instances import PALETTE, EachMask, color_of, draw_instances, sampled
+from amodal.viz.labels import Cover, leader, place
+from amodal.viz.scale import auto_scale
 
 GREY = 128
 
@@ -141,6 +146,70 @@ def test_label_goes_above_its_box_when_there_is_room() -> None:
 
 def test_label_larger_than_the_picture() -> None:
     assert place(np.array([[0.0, 0.0, 5.0, 5.0]]), [(400, 120)], (20, 10)) == [(0, 0)]
+
+
+def test_labels_leave_objects_alone_and_small_ones_most_of_all() -> None:
+    cover = Cover(100, 300)
+    cover.add(slice(0, 100), slice(0, 150), np.ones((100, 150), bool))
+    ground, shares = cover.hidden(np.array([[140.0, 0.0, 160.0, 10.0], [0.0, 0.0, 15.0, 10.0]]))
+    assert ground.tolist() == pytest.approx([100, 150], abs=15)
+    assert shares.tolist() == pytest.approx([0.0067, 0.01], abs=0.002)
+    doubled = cover.hidden(np.array([[280.0, 0.0, 320.0, 20.0]]), scale=2.0)
+    assert doubled[0][0] == pytest.approx(400, abs=60)
+    assert doubled[1][0] == pytest.approx(0.0067, abs=0.002)
+    # Left of the picture's middle all is object: the label leaves its box, and a line leads back to it.
+    box = np.array([80.0, 40.0, 100.0, 60.0])
+    ((x, y),) = place(box[None], [(40, 12)], (300, 100), cover)
+    assert x >= 148
+    line = leader(box, np.array([x, y, x + 40, y + 12], float))
+    assert line is not None
+    assert line[0] == x
+    assert line[2] == 100
+    # A small object is worth more than part of a large one.
+    cover.add(slice(40, 60), slice(150, 300), np.ones((20, 150), bool))
+    cover.add(slice(0, 40), slice(150, 300), np.ones((40, 150), bool))
+    cover.add(slice(60, 100), slice(150, 300), np.ones((40, 150), bool))
+    cover.add(slice(26, 38), slice(80, 100), np.ones((12, 20), bool))
+    ((x, y),) = place(box[None], [(40, 12)], (300, 100), cover)
+    assert y + 12 <= 27 or y >= 37 or x >= 99 or x + 40 <= 81
+
+
+def test_no_line_leads_to_a_box_that_the_label_touches() -> None:
+    box = np.array([10.0, 20.0, 50.0, 60.0])
+    assert leader(box, np.array([10.0, 8.0, 40.0, 20.0])) is None
+    assert leader(box, np.array([20.0, 30.0, 40.0, 42.0])) is None
+    assert leader(box, np.array([80.0, 8.0, 110.0, 20.0])) == (80.0, 20.0, 50.0, 20.0)
+
+
+@pytest.mark.parametrize(("side", "most"), [(400, 0.01), (2000, 0.001)])
+def test_labels_hide_little_of_drawn_scenes(
+    side: int, most: float, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the corners of their boxes, wherever objects are, they would hide several times as much."""
+    truth = load(scenes / "annotations.json")
+    rectangles: list[tuple[float, float, float, float]] = []
+
+    def spy(boxes: np.ndarray, sizes: list[tuple[float, float]], *rest: object) -> list[tuple[int, int]]:
+        found = place(boxes, sizes, *rest)
+        rectangles[:] = [(x, y, x + width, y + high) for (x, y), (width, high) in zip(found, sizes, strict=True)]
+        assert min(high for _, high in sizes) >= 14, "too small to read"
+        return found
+
+    monkeypatch.setattr(instances, "place", spy)
+    monkeypatch.setattr(instances, "_draw_masks", lambda *parts, **more: None)
+    shares = []
+    for index in range(len(truth.image_ids) if side < 1000 else 2):
+        rows = list(truth.rows(index))
+        masks = EachMask(len(rows), lambda place, rows=rows: sampled(truth.visible_mask(rows[place]), side, side))
+        names = [f"{truth.class_names[truth.labels[row]]} 0.87" for row in rows]
+        image = np.full((side, side, 3), GREY, np.uint8)
+        draw_instances(image, truth.amodal_boxes[rows] * side / 96, masks, None, names, scale=1)
+        under = np.zeros((side, side), bool)
+        for x0, y0, x1, y1 in rectangles:
+            under[int(y0) : int(y1), int(x0) : int(x1)] = True
+        shares += [(under & masks[k]).sum() / max(masks[k].sum(), 1) for k in range(len(rows))]
+    assert np.mean(shares) <= most
+    assert np.mean(np.array(shares) > 0.5) <= 0.05
 
 
 @pytest.mark.parametrize("size", [(600, 800), (1, 2000), (1, 1)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from amodal.viz.explanation import BoxPriors, Explanation, FlowPriors, Reranked, Truth
+from amodal.viz.prior_figure import figure
 from amodal.viz.prior_panels import (
     BLUE,
     FAINT,
@@ -22,7 +23,7 @@ from amodal.viz.prior_panels import (
     place,
     view_around,
 )
-from amodal.viz.priors import Row, box_iou, figure, rows_of
+from amodal.viz.priors import VISIBLY, Row, box_iou, growth, rows_of
 
 WHOLE = np.array([0.0, 0.0, 100.0, 100.0])
 VIEW = View((0.0, 0.0, 100.0, 100.0), 100)
@@ -189,7 +190,7 @@ def explain(k: int = 4, candidates: int = 0) -> Explanation:
 
 
 def words(row: Row) -> str:
-    return " ".join(text for text, _ in row.heading)
+    return " ".join(key.text for key in row.heading)
 
 
 def test_rows_of_an_object() -> None:
@@ -198,17 +199,18 @@ def test_rows_of_an_object() -> None:
     mask[20:60, 20:60] = True
     rows = rows_of(explain(), image, Truth(np.array([20.0, 20.0, 60.0, 60.0]), mask, mask), side=90)
     assert [words(row).split(":")[0] for row in rows] == [
-        "Estimate and truth",
+        "Prediction and truth",
         "Regression transformations",
         "Flow transformations",
     ]
-    assert rows[0].captions == ["picture", "estimate, score 0.88", "truth"]
+    assert rows[0].captions == ["picture", "prediction, score 0.88", "truth"]
     assert rows[1].captions == [
-        "nearest, distance 1.25, box IoU 0.75",
-        "no. 2, distance 2.25, box IoU 1.00",
-        "no. 3, distance 3.25, box IoU 0.80",
+        "nearest: +0 % area, IoU 0.75, distance 1.25",
+        "no. 2: +33 % area, IoU 1.00, distance 2.25",
+        "no. 3: +67 % area, IoU 0.80, distance 3.25",
     ]
-    assert rows[2].captions[0] == "nearest, distance 0.62"
+    assert rows[1].heading[1].text == "visible box, IoU 0.75"
+    assert rows[2].captions[0] == "nearest: 0 % of it hidden, distance 0.62"
     assert all(len(row.panels) == len(row.captions) == 3 for row in rows)
     assert all(max(panel.shape[:2]) == 90 for row in rows for panel in row.panels)
 
@@ -218,7 +220,9 @@ def test_without_image_or_estimate_the_first_row_is_left_out() -> None:
     bare = replace(explain(), amodal=None, amodal_box=None)
     rows = rows_of(bare, np.zeros((100, 100, 3), np.uint8))
     assert len(rows) == 2
-    assert rows[1].captions == ["nearest, distance 0.62", "no. 2, distance 1.12", "no. 3, distance 1.62"]
+    assert [caption.split(", ")[1] for caption in rows[1].captions] == [
+        f"distance {d}" for d in ("0.62", "1.12", "1.62")
+    ]
     assert rows_of(replace(bare, boxes=None, flows=None), None) == []
 
 
@@ -230,15 +234,17 @@ def test_missing_priors_are_left_out() -> None:
     found.flows.distance[:] = np.inf
     rows = rows_of(found, None)
     assert len(rows) == 1
-    assert rows[0].captions == ["nearest, distance 1.25"]
+    assert rows[0].captions == ["nearest: +0 % area, distance 1.25"]
 
 
 def test_retrieved_shapes_without_flows() -> None:
     found = explain()
     assert found.flows is not None
     found.flows.flows = None
+    assert any(key.mark == "arrow" for key in rows_of(explain(), None)[1].heading)
     row = rows_of(found, None)[1]
-    assert "arrows" not in words(row)
+    assert not any(key.mark == "arrow" for key in row.heading)
+    assert "arrow" not in row.note
     assert words(row).startswith("Retrieved shapes")
 
 
@@ -246,11 +252,11 @@ def test_reranking_shows_the_nearest_kept_and_the_nearest_thrown_away() -> None:
     rows = rows_of(explain(candidates=8), None, side=60)[-2:]
     assert "kept (4 of 8)" in words(rows[0])
     assert "thrown away (4 of 8)" in words(rows[1])
-    assert rows[0].captions[0] == "candidate 2, distance 2.25, inconsistency 0.12"
+    assert rows[0].captions[0] == "candidate 2: inconsistency 0.12, distance 2.25"
     assert rows[1].captions == [
-        "candidate 1, distance 1.25, inconsistency 0.75",
-        "candidate 3, distance 3.25, inconsistency 0.75",
-        "candidate 5, distance 5.25, inconsistency 0.75",
+        "candidate 1: inconsistency 0.75, distance 1.25",
+        "candidate 3: inconsistency 0.75, distance 3.25",
+        "candidate 5: inconsistency 0.75, distance 5.25",
     ]
     assert not near(rows[1].panels[0], RED, 90).any(), "the nearest candidate is all seen"
     assert near(rows[1].panels[2], RED, 90).any()
@@ -261,6 +267,38 @@ def test_reranking_of_an_absent_class_shows_nothing() -> None:
     assert found.reranked is not None
     found.reranked.distance[:] = np.inf
     assert len(rows_of(found, None)) == 2
+
+
+def test_every_row_has_units_and_a_key_for_what_is_drawn() -> None:
+    image = np.full((100, 100, 3), 90, np.uint8)
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 20:60] = True
+    rows = rows_of(explain(candidates=8), image, Truth(np.array([20.0, 20.0, 60.0, 60.0]), mask, mask), side=90)
+    for row in rows[1:4]:
+        assert "it has no unit, smaller is more alike" in row.note
+    assert "hatched: hidden part" in rows[0].note.lower()
+    assert [key.mark for key in rows[1].heading] == ["", "frame", "frame", "dashed"]
+    assert [key.mark for key in rows[2].heading] == ["", "dot", "dot", "arrow"]
+    assert "0 to 1" in rows[1].note
+    assert "a dot is a cell" in rows[2].note
+    assert "Inconsistency: 0 (agrees with everything) to 2" in rows[3].note
+
+
+def test_growth_is_what_the_nearest_prior_adds() -> None:
+    found = explain(2)
+    assert growth(found) == 0
+    assert found.boxes is not None
+    assert found.flows is not None
+    found.boxes.boxes = found.boxes.boxes[::-1]
+    assert growth(found) == pytest.approx(1 / 3)
+    found.flows.visible = np.zeros((28, 28))
+    found.flows.visible[:, :7] = 1
+    assert growth(found) == pytest.approx(0.75)
+    assert growth(found) > VISIBLY
+    found.flows.distance[:] = np.inf
+    found.boxes.distance[:] = np.inf
+    assert growth(found) == 0
+    assert growth(replace(found, boxes=None, flows=None)) == 0
 
 
 def test_figure_places_the_panels_in_rows() -> None:

@@ -4,6 +4,7 @@ An entry belongs to a path, the hash of all that the file holds, the schema and 
 a new entry is that of the very bytes that were read, so a file that changes meanwhile is a miss, too. An entry holds a
 checksum: a damaged one is a miss and gets rewritten. Entries live in ``$AMODAL_CACHE``, else in
 ``$XDG_CACHE_HOME/amodal``, else in ``~/.cache/amodal``; a folder that cannot be written means no cache.
+How large they may grow together: :mod:`amodal.data.cache_limit`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from amodal.data.cache_limit import used
 from amodal.data.problems import Count
 from amodal.data.store import AnnotationSet, MaskBuffer
+from amodal.errors import AmodalError
+from amodal.files import whole
 
 VERSION = 2  # of the layout and of what reading means; raise it when either changes
 _MAGIC = np.frombuffer(b"amodal-1", np.uint8)
@@ -103,20 +107,13 @@ def _start_hash() -> Any:
 
 def save(annotations: AnnotationSet, entry: Path) -> None:
     """Writes an entry, complete or not at all, and removes those of the file's earlier states."""
-    # The process's own name: two that read one file may write at once.
-    temporary = entry.with_name(f"{entry.name}.{os.getpid()}.part")
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with temporary.open("wb") as stream:
+    with contextlib.suppress(OSError, AmodalError):
+        with whole(entry) as beside, beside.open("wb") as stream:
             for part in _pack(annotations):
                 stream.write(part)
-        temporary.replace(entry)
         for old in entry.parent.glob(f"{entry.name.split('-')[0]}-*.bin"):
             if old != entry:
                 old.unlink(missing_ok=True)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read(entry: Path) -> AnnotationSet | None:
@@ -132,9 +129,11 @@ def read(entry: Path) -> AnnotationSet | None:
         return None
     try:
         header = msgspec.json.decode(data.data[_START : _START + length], type=_Header)
-        return _unpack(header, data[_START + length :])
+        stored = _unpack(header, data[_START + length :])
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
         return None
+    used(entry)
+    return stored
 
 
 def _pack(annotations: AnnotationSet) -> list[bytes]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import msgspec
 import numpy as np
 
 from amodal.data.store import AnnotationSet
-from amodal.errors import DataError
+from amodal.files import whole
 
 
 def to_dict(annotations: AnnotationSet) -> dict[str, Any]:
@@ -42,18 +40,10 @@ def to_dict(annotations: AnnotationSet) -> dict[str, Any]:
 
 
 def write(annotations: AnnotationSet, path: str | Path) -> None:
-    """Writes the set as canonical JSON; the file appears complete or not at all. Raises DataError where it cannot."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        data = msgspec.json.encode(to_dict(annotations))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot be written ({error.strerror or error})", file=path) from None
+    """Writes the set as canonical JSON; see :func:`amodal.files.whole`."""
+    data = msgspec.json.encode(to_dict(annotations))
+    with whole(path) as beside:
+        beside.write_bytes(data)
 
 
 def _annotation(annotations: AnnotationSet, row: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _ids(classes: Classes, labels: list[int]) -> str:
 def _listed(names: list[str], others: Sequence[str]) -> str:
     shown = []
     for name in names[:_LISTED]:
-        near = nearest(name, others, listed=0).removeprefix("; ")
+        near = nearest(name, others, listed=0, slips_only=True).removeprefix("; ")
         shown.append(f"{name!r} ({near})" if near else repr(name))
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(shown) + more

@@ -9,6 +9,7 @@ import numpy as np
 from amodal.data import rle
 from amodal.data.problems import Problem
 from amodal.data.store import AnnotationSet, MaskBuffer
+from amodal.errors import counted
 
 SHARE = 0.05  # of the smaller of two objects; outlines that touch share their border
 PIXELS = 8
@@ -35,7 +36,7 @@ def overlaps(data: AnnotationSet) -> Iterator[Problem]:
         if found:
             first, second = data.annotation_ids[pairs[found[0]]].tolist()
             part = shared[found[0]] / smaller[found[0]]
-            more = f"; so do {len(found) - 1} more pairs of this image" if len(found) > 1 else ""
+            more = f"; so do {counted(len(found) - 1, 'more pair')} of this image" if len(found) > 1 else ""
             text = (
                 f"annotations {first} and {second} share {shared[found[0]]} pixels ({part:.0%} of the smaller one), and"
             )

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from amodal.data.cut import missing_rows
-from amodal.errors import DataError
+from amodal.errors import DataError, refuse_address
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 EXTENSIONS = (
@@ -255,6 +255,7 @@ def _require_regular_file(path: Path, fail: Any) -> None:
     try:
         status = os.stat(path)
     except FileNotFoundError:
+        refuse_address(path)
         near = next((p for p in _with_other_extension(path) if p.is_file()), None)
         raise fail("no such file" + (f"; there is {near.name}" if near else "")) from None
     except (OSError, ValueError) as fault:

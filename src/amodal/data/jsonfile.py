@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from amodal.errors import DataError, nearest
+from amodal.errors import DataError, nearest, refuse_address
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_DIGITS = 300  # a float holds integers of up to 308
@@ -43,6 +43,7 @@ class BadValueError(ValueError):
 
 def read_bytes(path: str | Path) -> bytes:
     """The file's bytes. Raises DataError where it cannot be read or cannot be JSON."""
+    refuse_address(path)
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -63,13 +64,14 @@ class Document:
         path: the file.
         top: the object or list at the top; its members are text (``msgspec.Raw``), or values where the file as a whole
             needed Python's reader.
+        spaced: whether a colon stands apart from its key somewhere, so that keys cannot be counted by ``":``.
     """
 
     def __init__(self, data: bytes, path: str | Path) -> None:
         """Raises DataError where ``data`` is no JSON object or list, or its top object has a key twice."""
         self.path = str(path)
         data = data.removeprefix(_BOM)
-        self._spaced = _SPACED.search(data) is not None
+        self.spaced = _SPACED.search(data) is not None
         self.top: dict[str, Any] | list[Any] = self._open(data)
 
     def _open(self, data: bytes) -> Any:
@@ -77,10 +79,10 @@ class Document:
             try:
                 top = _TOP.decode(data)
             except (msgspec.MsgspecError, RecursionError, ValueError):
-                top = _by_python(data)
+                top = strict_json(data)
             else:
                 if isinstance(top, dict):
-                    _by_python(_skeleton(data, top))
+                    strict_json(_skeleton(data, top))
         except BadValueError as fault:
             raise DataError(str(fault), file=self.path) from None
         if not isinstance(top, (dict, list)):
@@ -112,7 +114,7 @@ class Document:
         try:
             entry = _ANY.decode(item)
         except (msgspec.MsgspecError, RecursionError, ValueError):
-            return _by_python(bytes(item))
+            return strict_json(bytes(item))
         # Every key in the text ends in `":`, and so may a string; where keys and text agree, no key is lost.
         keys = 0
         if type(entry) is dict:
@@ -121,10 +123,10 @@ class Document:
                 if type(value) is dict:
                     keys += len(value)
         text = bytes(item)
-        count = len(_KEY_END.findall(text)) if self._spaced else text.count(b'":')
+        count = len(_KEY_END.findall(text)) if self.spaced else text.count(b'":')
         if count != keys:
             try:
-                _by_python(text)
+                strict_json(text)
             except BadValueError as fault:
                 raise BadValueError(str(fault), entry) from None
         return entry
@@ -170,7 +172,7 @@ def _read(part: Any, path: str) -> Any:
     if type(part) is not msgspec.Raw:
         return part
     try:
-        return _by_python(bytes(part))
+        return strict_json(bytes(part))
     except BadValueError as fault:
         raise DataError(str(fault), file=path) from None
 
@@ -186,8 +188,12 @@ def _skeleton(data: bytes, top: dict[str, msgspec.Raw]) -> bytes:
     return b"".join([*kept, data[end:]])
 
 
-def _by_python(data: bytes) -> Any:
-    """``data`` as Python's own reader has it: slowly, but with all that Python writes, and with every key."""
+def strict_json(data: bytes) -> Any:
+    """``data`` as Python's own reader has it: slowly, but with all that Python writes, and with every key.
+
+    Raises:
+        BadValueError: it is no JSON, or an object has a key twice.
+    """
     try:
         return json.loads(data.decode(), object_pairs_hook=_object, parse_int=_integer)
     except BadValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,15 +47,6 @@ def polygon_pieces(obj: Any) -> tuple[list[Sequence[float]], int]:
     return kept, len(pieces) - len(kept)
 
 
-def coordinates(pieces: Sequence[Sequence[float]], count: int) -> Floats:
-    """The ``count`` numbers of all pieces, float64; infinite for integers beyond all floats."""
-    numbers = chain.from_iterable(pieces)
-    try:
-        return np.fromiter(numbers, np.float64, count)
-    except OverflowError:
-        return np.array([_to_float(number) for number in chain.from_iterable(pieces)], np.float64)
-
-
 def far_outside(points: Floats, offsets: rle.Ints, sizes: rle.Ints) -> npt.NDArray[np.bool_]:
     """bool [P]: which of P polygons leave the image (``sizes`` int64 [P, 2]) by more than four sides or are not finite.
 
@@ -76,6 +67,9 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
     row without polygons gives the empty mask.
     """
     first, last = np.searchsorted(owner, rows), np.searchsorted(owner, rows, side="right")
+    polygons = [points[begin:end] for begin, end in pairwise(offsets.tolist())]
+    if len(rows) and (last - first == 1).all():
+        return _rasterize_each([polygons[place] for place in first.tolist()], sizes[rows])
     result = []
     for row, begin, end in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
         height, width = sizes[row].tolist()
@@ -83,12 +77,23 @@ def rasterize_batch(points: Floats, offsets: rle.Ints, owner: rle.Ints, rows: rl
         if begin == end:
             result.append(rle.compress(np.array([height * width])))
             continue
-        parts = coco_mask.frPyObjects([points[offsets[p] : offsets[p + 1]] for p in range(begin, end)], height, width)
+        parts = coco_mask.frPyObjects(polygons[begin:end], height, width)
         result.append((parts[0] if len(parts) == 1 else coco_mask.merge(parts))["counts"])
     return result
 
 
-def _to_float(number: float) -> float:
+def _rasterize_each(polygons: list[Floats], sizes: rle.Ints) -> list[bytes]:
+    """Compressed counts of each polygon in an image of its own ``sizes`` int64 [P, 2]; equal ones in one call."""
+    ends = [*(np.flatnonzero((sizes[1:] != sizes[:-1]).any(1)) + 1).tolist(), len(polygons)]
+    result: list[bytes] = []
+    for end in ends:
+        group = coco_mask.frPyObjects(polygons[len(result) : end], *sizes[len(result)].tolist())
+        result += [one["counts"] for one in group]
+    return result
+
+
+def to_float(number: float) -> float:
+    """The number as a float; infinite for integers beyond all floats."""
     try:
         return float(number)
     except OverflowError:

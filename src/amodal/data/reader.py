@@ -9,17 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from amodal.bounds import MAX_ID
 from amodal.data import cache as cached
 from amodal.data import rle
+from amodal.data.cache_limit import limit_bytes, prune
 from amodal.data.jsonfile import BadValueError, Document, read_bytes
 from amodal.data.problems import Findings
-from amodal.data.rows import MAX_ID, RowReader
+from amodal.data.rows import CHUNK, RowReader
 from amodal.data.schemas import named, recognise
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import AnnotationSet
+from amodal.data.typed import Layout
 from amodal.errors import DataError
 
 _PARTS = ("images", "annotations", "categories")
+_KEPT = 2**23
+"""Bytes of an array that is made and freed before a file is read: glibc then keeps what is freed up to this size. The
+short-lived arrays of each chunk would go back to the system and be paid for anew, page by page."""
+_FIRST = 512  # annotations whose keys say what the file is likely to be
 
 
 def load(
@@ -40,24 +47,53 @@ def load(
         strict: raise DataError at the first error; otherwise errors are kept in ``problems`` and their annotations left
             out.
     """
+    cache = cache and limit_bytes() > 0
     stored = cached.find(path, schema, known_ids) if cache else None
     if stored is not None:
         return replace(stored, path=str(path))
+    np.empty(_KEPT, np.uint8)
     data = read_bytes(path)
     entry = cached.entry_path(path, data, schema, known_ids) if cache else None
-    result = _read(data, path, schema, known_ids, Findings(str(path), strict))
+    result = _read(open_annotations(data, path), schema, known_ids, strict)
     del data  # as long as the text lives, writing the entry would raise the peak of memory
     if entry and not result.problems:
         cached.save(result, entry)
+        prune(entry.parent)
     return result
 
 
-def _read(
-    data: bytes, path: str | Path, schema: str, known_ids: Sequence[int] | None, findings: Findings
-) -> AnnotationSet:
-    content = open_annotations(data, path)
+def _read(content: Document, schema: str, known_ids: Sequence[int] | None, strict: bool) -> AnnotationSet:
     raws = content.items("annotations")
-    form = recognise(content.keys(raws), content.path) if schema == "auto" else named(schema)
+    keys = [content.keys([raw]) for raw in raws[:_FIRST]]
+    if schema != "auto":
+        return _read_as(named(schema), content, raws, keys, known_ids, strict)[0]
+    # All annotations count. A pass over them is saved by reading on as what the first ones say: what is of their
+    # layout brings no further key.
+    try:
+        form = recognise(set().union(*keys), content.path)
+    except DataError:
+        form = recognise(content.keys(raws), content.path)
+    try:
+        result, more = _read_as(form, content, raws, keys, known_ids, strict)
+    except DataError:
+        more = content.keys(raws)
+        if recognise(more, content.path) is form:
+            raise
+    true = recognise(more, content.path)
+    return result if true is form else _read_as(true, content, raws, keys, known_ids, strict)[0]
+
+
+def _read_as(
+    form: Schema,
+    content: Document,
+    raws: list[Any],
+    first: list[set[str]],
+    known_ids: Sequence[int] | None,
+    strict: bool,
+) -> tuple[AnnotationSet, set[str]]:
+    """The file read as ``form``, and all keys that its annotations have; ``first`` are those of the first ones."""
+    findings = Findings(content.path, strict)
+    keys: set[str] = set().union(*first)
     if raws and form.categories is None and known_ids is None:
         content.require("categories", content.top)
     images = _read_images(content.objects("images"), findings)
@@ -66,24 +102,33 @@ def _read(
     sizes = np.array([image[2:] for image in images], np.int64).reshape(-1, 2)
     rows = {image[0]: row for row, image in enumerate(images)}
     labels = {number: label for label, (number, _) in enumerate(categories)}
-    entries = read_entries(content, raws, findings)
-    if form.flatten:
-        entries = form.flatten(entries, findings)
-    columns, amodal, visible = RowReader(form, rows, sizes, labels, findings).read(entries)
+    reader = RowReader(form, rows, sizes, labels, findings)
+    layout = None if content.spaced else Layout.of(form, first)
+    if layout is None:
+        entries = read_entries(content, raws, findings, keys)
+        reader.add_entries(form.flatten(entries, findings) if form.flatten else entries)
+    else:
+        for start in range(0, len(raws), CHUNK):
+            part = raws[start : start + CHUNK]
+            typed = layout.read(part)
+            if typed is None or not reader.add_typed(typed):
+                reader.add_entries(read_entries(content, part, findings, keys, start))
+    columns, amodal, visible = reader.finish()
     if known_ids is None:
         categories, columns["labels"] = _without_empty(categories, columns["labels"], form, findings)
-    return AnnotationSet.from_columns(
+    result = AnnotationSet.from_columns(
         images=images,
         categories=categories,
         columns=columns,
         amodal=amodal,
         visible=visible,
-        path=str(path),
+        path=content.path,
         schema=form.name,
         dropped=findings.dropped,
         noted=findings.noted,
         problems=findings.problems,
     )
+    return result, keys
 
 
 def open_annotations(data: bytes, path: str | Path) -> Document:
@@ -96,16 +141,31 @@ def open_annotations(data: bytes, path: str | Path) -> Document:
     return content
 
 
-def read_entries(content: Document, raws: list[Any], findings: Findings) -> Iterator[Annotation]:
-    """The annotations as Python objects; one that is damaged is a finding."""
-    for position, raw in enumerate(raws):
+def read_entries(
+    content: Document, raws: list[Any], findings: Findings, keys: set[str] | None = None, start: int = 0
+) -> Iterator[Annotation]:
+    """The annotations as Python objects; one that is damaged is a finding.
+
+    Args:
+        content: the file.
+        raws: some of its annotations.
+        findings: where damage goes.
+        keys: gathers the keys of all of them.
+        start: position in the file of the first one.
+    """
+    for position, raw in enumerate(raws, start):
+        fault = None
         try:
             entry = content.value(raw)
-        except BadValueError as fault:
-            ids = (fault.entry.get("image_id"), fault.entry.get("id")) if isinstance(fault.entry, dict) else ()
-            findings.error("bad annotation", f"annotation number {position}: {fault}" if not ids else str(fault), *ids)
-            continue
-        if isinstance(entry, dict):
+        except BadValueError as error:
+            fault, entry = str(error), error.entry
+        is_object = isinstance(entry, dict)
+        if is_object and keys is not None:
+            keys.update(entry)
+        if fault is not None:
+            ids = (entry.get("image_id"), entry.get("id")) if is_object else ()
+            findings.error("bad annotation", fault if ids else f"annotation number {position}: {fault}", *ids)
+        elif is_object:
             yield entry
         else:
             findings.error("bad annotation", f"annotation number {position} is no object")

@@ -197,20 +197,20 @@ def decompress_batch(data: Bytes, offsets: Ints) -> Runs:
     if longest > _MAX_CHARS:
         _mark(faults, offsets, start[chars > _MAX_CHARS], TOO_LONG)
     # Capped, so that no shift leaves 64 bits; what is longer is marked above, its number means nothing.
-    numbers = _read_numbers(value, start, stop, chars, min(longest, _MAX_CHARS))
+    numbers = _read_numbers(value, stop, chars, min(longest, _MAX_CHARS))
     pairs, pair_offsets, loose = _pair(numbers, np.diff(np.searchsorted(stop, offsets)))
     return Runs(pairs, pair_offsets, faults, loose)
 
 
-def _read_numbers(value: Bytes, start: Ints, stop: Ints, chars: Ints, longest: int) -> Ints:
-    numbers = (value[start] & 31).astype(np.int64)
-    todo = np.flatnonzero(chars > 1)
-    for group in range(1, longest):
-        numbers[todo] |= (value[start[todo] + group] & 31).astype(np.int64) << (5 * group)
-        todo = todo[chars[todo] > group + 1]
-    # The sign is the highest of all bits read, wherever the number ended.
-    negative = np.flatnonzero(value[stop] & 16)
-    numbers[negative] -= np.int64(1) << (5 * np.minimum(chars[negative], _MAX_CHARS))
+def _read_numbers(value: Bytes, stop: Ints, chars: Ints, longest: int) -> Ints:
+    """Numbers int64, each from its last character backwards: that one holds the highest bits, and the sign."""
+    last = value[stop]
+    numbers = (last & 31).astype(np.int64) - ((last & 16).astype(np.int64) << 1)
+    if longest > 1:  # all at once, since so many have two; where there is one, what stands before is not used
+        np.copyto(numbers, numbers << 5 | (value[stop - 1] & 31), where=chars > 1)
+    for group in range(2, longest):
+        todo = np.flatnonzero(chars > group)
+        numbers[todo] = numbers[todo] << 5 | (value[stop[todo] - group] & 31)
     return numbers
 
 
@@ -219,9 +219,11 @@ def _pair(numbers: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
     sizes = (counts + 1) // 2
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     pairs = np.zeros((int(offsets[-1]), 2), np.int64)
-    # Each odd number of runs before a mask has moved it by one: its last background has no object behind it.
-    shift = np.cumsum(2 * sizes - counts) - (2 * sizes - counts)
-    pairs.reshape(-1)[np.arange(len(numbers)) + np.repeat(shift, counts)] = numbers
+    # After an odd number of runs there is no object behind the last background.
+    no_run = offsets[np.flatnonzero(counts & 1) + 1] - 1
+    there = np.ones_like(pairs, bool)
+    there[no_run, 1] = False
+    pairs[there] = numbers
     some = np.flatnonzero(sizes)
     head = offsets[some]
     first = pairs[head, 0]  # the first run is no start of a chain: that of background begins with the third
@@ -231,7 +233,6 @@ def _pair(numbers: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
     base[:, 0] += first
     total -= np.repeat(base, sizes[some], axis=0)
     total[head, 0] = first
-    no_run = offsets[np.flatnonzero(counts & 1) + 1] - 1
     total[no_run, 1] = 0
     zero = total == 0
     zero[head, 0] = zero[no_run, 1] = False
@@ -252,32 +253,30 @@ def check_batch(runs: Runs, pixels: Ints) -> npt.NDArray[np.int8]:
 
 def measure_batch(runs: Runs, heights: Ints) -> tuple[Ints, npt.NDArray[np.float64]]:
     """Areas int64 [M] and boxes float64 [M, 4] (xyxy pixel edges, zeros where empty) of checked masks."""
-    areas = np.zeros(len(heights), np.int64)
+    areas = segment_sums(runs.pairs[:, 1], runs.offsets)
     boxes = np.zeros((len(heights), 4))
-    owner = np.repeat(np.arange(len(heights)), np.diff(runs.offsets))
-    ends = segment_cumsum(runs.pairs[:, 0] + runs.pairs[:, 1], runs.offsets)
-    length = runs.pairs[:, 1]
-    if not length.all():
-        pick = np.flatnonzero(length)
-        length, ends, owner = length[pick], ends[pick], owner[pick]
-    if not len(owner):
+    some = np.flatnonzero(areas)
+    if not len(some):
         return areas, boxes
-    height = heights[owner]
-    start = ends - length
-    x_first, x_last = start // height, (ends - 1) // height
-    y_first, y_last = start - x_first * height, ends - 1 - x_last * height
+    # In float64, where all of these numbers and quotients are exact or stay below the next whole number: dividing
+    # integers is slow.
+    length = runs.pairs[:, 1].astype(np.float64)
+    height = np.repeat(heights.astype(np.float64), np.diff(runs.offsets))
+    last = segment_cumsum(runs.pairs[:, 0] + runs.pairs[:, 1], runs.offsets) - 1.0
+    start = last + 1.0 - length
+    x_first, x_last = np.floor(start / height), np.floor(last / height)
+    y_first, y_last = start - x_first * height, last - x_last * height
     # A run that goes on in the next column touches the last row of one and the first of the other.
     wraps = np.flatnonzero(x_last > x_first)
     y_first[wraps], y_last[wraps] = 0, height[wraps] - 1
-    firsts = np.flatnonzero(np.diff(owner, prepend=-1))
-    lasts = np.append(firsts[1:], len(owner)) - 1
-    some = owner[firsts]
-    # reduceat gives an empty segment its neighbour's first value, so only masks with object pixels take part.
-    areas[some] = np.add.reduceat(length, firsts)
-    boxes[some, 0] = x_first[firsts]
-    boxes[some, 1] = np.minimum.reduceat(y_first, firsts)
-    boxes[some, 2] = x_last[lasts] + 1
-    boxes[some, 3] = np.maximum.reduceat(y_last, firsts) + 1
+    empty = np.flatnonzero(length == 0)
+    for edge, neutral in ((x_first, np.inf), (y_first, np.inf), (x_last, -np.inf), (y_last, -np.inf)):
+        edge[empty] = neutral
+    segments = runs.offsets[some]  # the pairs of empty masks in between are neutral
+    boxes[some, 0] = np.minimum.reduceat(x_first, segments)
+    boxes[some, 1] = np.minimum.reduceat(y_first, segments)
+    boxes[some, 2] = np.maximum.reduceat(x_last, segments) + 1
+    boxes[some, 3] = np.maximum.reduceat(y_last, segments) + 1
     return areas, boxes
 
 
@@ -285,19 +284,13 @@ def intersection_batch(first: Runs, second: Runs) -> Ints:
     """Pixels int64 [M] in both masks of each pair; the pairs have equal sizes and are checked."""
     if not len(second.pairs):
         return np.zeros(len(first.offsets) - 1, np.int64)
-    length = second.pairs[:, 1]
-    ends = np.cumsum(second.pairs[:, 0] + length)  # one long axis for all masks: their sizes are equal in both
-    starts = ends - length
-    before = np.cumsum(length) - length
-
-    def covered_until(position: Ints) -> Ints:
-        run = np.searchsorted(ends, position)  # the first interval that ends at or behind the position
-        result: Ints = before[run] + np.maximum(position - starts[run], 0)
-        return result
-
-    own_ends = np.cumsum(first.pairs[:, 0] + first.pairs[:, 1])
-    shared = covered_until(own_ends) - covered_until(own_ends - first.pairs[:, 1])
-    return segment_sums(shared, first.offsets)
+    # One long axis for all masks, since their sizes are equal in both. What the second masks cover up to a place rises
+    # by one a pixel on their runs and not at all between them, and every number is exact in float64.
+    covered = second.pairs.copy()
+    covered[:, 0] = 0
+    edges = np.cumsum(first.pairs.ravel())
+    until = np.interp(edges, np.cumsum(second.pairs.ravel()), np.cumsum(covered.ravel()))
+    return segment_sums((until[1::2] - until[0::2]).astype(np.int64), first.offsets)
 
 
 def segment_sums(values: Ints, offsets: Ints) -> Ints:

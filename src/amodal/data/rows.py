@@ -9,21 +9,25 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
+from amodal.bounds import MAX_ID
 from amodal.data import rle
-from amodal.data.mask_columns import Masks, read_masks, without_hidden
+from amodal.data.mask_columns import Masks, check_masks, read_masks, without_hidden
 from amodal.data.problems import Findings
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import MaskBuffer, measure_runs
+from amodal.data.typed import Typed
 
-_CHUNK = 512  # small enough for the temporary arrays to stay in the processor's cache
+CHUNK = 512  # small enough for the temporary arrays to stay in the processor's cache
 _NOWHERE = (np.nan,) * 4
-MAX_ID = 2**63 - 1
 _LONGEST_ID = 10**20  # beyond what is valid, but still to be found in the file
 _FAR = 2**31  # pixels
 _SAME_BOX = 2.0  # pixels
 _NUMBERS = {int, float}
+_FLAGS = {0, 1, UNSET}
 Columns = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -35,8 +39,8 @@ class _Chunk:
     labels: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
     known: list[bool] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    rates: list[float] | Floats = field(default_factory=list)
+    boxes: list[tuple[float, ...]] | Floats = field(default_factory=list)
     amodal: list[Any] = field(default_factory=list)
     visible: list[Any] = field(default_factory=list)
     hidden: dict[int, Any] = field(default_factory=dict)  # by place in the chunk, where it stands for the visible one
@@ -67,17 +71,63 @@ class RowReader:
         self._amodal: list[MaskBuffer] = []
         self._visible: list[MaskBuffer] = []
 
-    def read(self, entries: Iterable[Annotation]) -> tuple[Columns, MaskBuffer, MaskBuffer]:
-        """Columns as :meth:`AnnotationSet.from_columns` takes them, amodal and visible masks."""
+    def add_entries(self, entries: Iterable[Annotation]) -> None:
+        """Annotations one by one; what is odd is a finding."""
         stream = iter(entries)
-        some = True
-        while some:  # the last round is empty and gives the columns of a file without annotations
+        while part := list(islice(stream, CHUNK)):
             chunk = _Chunk()
-            some = False
-            for entry in islice(stream, _CHUNK):
-                some = True
+            for entry in part:
                 self._read_entry(entry, chunk)
-            self._close(chunk)
+            self._close(chunk, *self._read_masks(chunk))
+
+    def add_typed(self, typed: Typed) -> bool:
+        """Annotations a column at a time; False, and nothing is added, where one needs :meth:`add_entries`."""
+        schema = self.schema
+        amodal, visible = (typed.masks.get(key) if key else None for key in (schema.amodal, schema.visible))
+        ids, images = _integers(typed.column("id")), _rows(typed.column("image_id"), self.image_rows)
+        labels = _rows(typed.column("category_id"), self.labels)
+        crowd, known = _flags(typed, "iscrowd", False), _flags(typed, "amodal_known", True)
+        rates, boxes = _rates(typed, schema.rate), _boxes(typed, schema.box)
+        if ids is None or images is None or labels is None or crowd is None or known is None:
+            return False
+        if rates is None or boxes is None or amodal is None or (schema.visible and visible is None):
+            return False
+        fresh = set(ids)
+        sizes = self.sizes[images]
+        if amodal.absent() or not amodal.fits(sizes) or len(fresh) < len(ids) or not self._seen.isdisjoint(fresh):
+            return False
+        unoccluded = visible.absent() if visible else []
+        if visible and not (visible.fits(sizes) and self._are_unoccluded(typed, unoccluded, rates)):
+            return False
+        self._seen |= fresh
+        self._position += len(ids)
+        for row in np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(1)).tolist():
+            self._note_flat_box(ids[row])
+        known = known if schema.visible else [False] * len(ids)
+        chunk = _Chunk(ids, images, labels, crowd, known, rates, boxes)
+        whole = check_masks(amodal, sizes, {}, {})
+        if visible:
+            visible.rles += unoccluded
+            visible.counts += map(whole.buffer.counts, unoccluded)
+        self._close(chunk, whole, check_masks(visible, sizes, {}, {}) if visible else whole)
+        return True
+
+    def _are_unoccluded(self, typed: Typed, rows: list[int], rates: Floats) -> bool:
+        """Whether in these rows the amodal mask may stand for the visible one, see :meth:`_visible_mask`."""
+        schema = self.schema
+        if not rows:
+            return True
+        hidden = typed.column(schema.hidden)
+        if schema.absent_visible != "unoccluded" or (hidden and any(hidden[row] is not UNSET for row in rows)):
+            return False
+        whole, seen = _sides(typed, schema.box)[rows], _sides(typed, schema.visible_box)[rows]
+        differ = np.abs(whole - seen) > _SAME_BOX  # never where one is absent
+        return not ((rates[rows] > 0).any() or differ.any() or (np.abs(seen) > _FAR).any())
+
+    def finish(self) -> tuple[Columns, MaskBuffer, MaskBuffer]:
+        """Columns as :meth:`AnnotationSet.from_columns` takes them, amodal and visible masks."""
+        empty = _Chunk()  # gives the columns of a file without annotations
+        self._close(empty, *self._read_masks(empty))
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return columns, MaskBuffer.join(self._amodal), MaskBuffer.join(self._visible)
 
@@ -107,8 +157,8 @@ class RowReader:
         chunk.labels.append(label)
         chunk.crowd.append(crowd)
         chunk.known.append(known)
-        chunk.rates.append(rate)
-        chunk.boxes.append(box)
+        chunk.rates.append(rate)  # type: ignore[union-attr]
+        chunk.boxes.append(box)  # type: ignore[union-attr]
         chunk.amodal.append(amodal)
         chunk.visible.append(visible)
 
@@ -185,13 +235,25 @@ class RowReader:
         if not (-_FAR <= x <= _FAR and -_FAR <= y <= _FAR and -_FAR <= width <= _FAR and -_FAR <= height <= _FAR):
             raise _Fault("bad box", f"{self.schema.box} is {_show(box)}, too large for pixels or not finite")
         if width <= 0 or height <= 0:
-            self.findings.note(f"{self.schema.box} without width or height (boxes come from the masks)", number)
+            self._note_flat_box(number)
         return x, y, x + width, y + height
 
-    def _close(self, chunk: _Chunk) -> None:
-        """Reads and checks the masks of a chunk, measures them and keeps the sound rows."""
+    def _note_flat_box(self, number: Any) -> None:
+        self.findings.note(f"{self.schema.box} without width or height (boxes come from the masks)", number)
+
+    def _read_masks(self, chunk: _Chunk) -> tuple[Masks, Masks]:
+        """Amodal and visible masks; where these are the same objects, the same."""
+        sizes = self.sizes[np.array(chunk.images, np.int64)]
+        amodal = read_masks(chunk.amodal, sizes)
+        same = all(a is v for a, v in zip(chunk.amodal, chunk.visible, strict=True))
+        visible = amodal if same else read_masks(chunk.visible, sizes)
+        if chunk.hidden:
+            visible = without_hidden(visible, chunk.hidden, self.schema.hidden or "", sizes)
+        return amodal, visible
+
+    def _close(self, chunk: _Chunk, amodal: Masks, visible: Masks) -> None:
+        """Measures a chunk with its masks and keeps the sound rows."""
         index = np.array(chunk.images, np.int64)
-        sizes = self.sizes[index]
         columns: Columns = {
             "annotation_ids": np.array(chunk.ids, np.int64),
             "image_index": index.astype(np.int32),
@@ -201,17 +263,11 @@ class RowReader:
             "stored_rate": np.array(chunk.rates, np.float64),
             "stored_boxes": np.array(chunk.boxes, np.float64).reshape(-1, 4),
         }
-        amodal = read_masks(chunk.amodal, sizes)
-        same = len(index) > 0 and all(a is v for a, v in zip(chunk.amodal, chunk.visible, strict=True))
-        visible = amodal if same else read_masks(chunk.visible, sizes)
-        if chunk.hidden:
-            same = False
-            visible = without_hidden(visible, chunk.hidden, self.schema.hidden or "", sizes)
         self._report(columns, amodal, self.schema.amodal)
-        if not same:
+        if visible is not amodal:
             visible = visible._replace(faults={r: m for r, m in visible.faults.items() if r not in amodal.faults})
             self._report(columns, visible, self.schema.visible or self.schema.amodal)
-        columns |= measure_runs(amodal.runs, visible.runs, sizes[:, 0])
+        columns |= measure_runs(amodal.runs, visible.runs, self.sizes[index, 0])
         self._keep(columns, amodal, visible)
 
     def _report(self, columns: Columns, masks: Masks, key: str) -> None:
@@ -254,6 +310,54 @@ def _flag(entry: Annotation, key: str, default: bool) -> bool:
     if type(value) not in (bool, int) or value not in (0, 1):
         raise _Fault("bad annotation", f"{key} is {_show(value)}, must be 0 or 1")
     return bool(value)
+
+
+def _integers(values: list[Any] | None) -> list[int] | None:
+    """Ids that are all there and in bounds; None otherwise."""
+    if values is None or UNSET in values or not 0 <= min(values) <= max(values) <= MAX_ID:
+        return None
+    return values
+
+
+def _rows(values: list[Any] | None, table: dict[int, int]) -> list[int] | None:
+    """What the table has for each value; None where it lacks one."""
+    try:
+        return None if values is None else list(map(table.__getitem__, values))
+    except KeyError:
+        return None
+
+
+def _flags(typed: Typed, key: str, default: bool) -> list[bool] | None:
+    values = typed.column(key)
+    if values is None:
+        return [default] * len(typed)
+    return [default if value is UNSET else bool(value) for value in values] if _FLAGS.issuperset(values) else None
+
+
+def _rates(typed: Typed, key: str | None) -> Floats | None:
+    """float64 [N], NaN where a rate is absent; None where one is out of bounds."""
+    values = typed.column(key)
+    if values is None:
+        return np.full(len(typed), np.nan)
+    rates = np.array([np.nan if value is UNSET else value for value in values], np.float64)
+    return None if ((rates < 0) | (rates > 1)).any() else rates
+
+
+def _boxes(typed: Typed, key: str | None) -> Floats | None:
+    """float64 [N, 4] as xyxy, NaN where a box is absent; None where one is too large."""
+    boxes = _sides(typed, key)
+    if (np.abs(boxes) > _FAR).any():
+        return None
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def _sides(typed: Typed, key: str | None) -> Floats:
+    """float64 [N, 4], boxes as the file has them (x, y, width, height), NaN where there is none."""
+    values = typed.column(key)
+    if values is None:
+        return np.full((len(typed), 4), np.nan)
+    return np.array([_NOWHERE if value is UNSET else value for value in values], np.float64)
 
 
 def _is_box(box: Any) -> TypeGuard[list[float]]:

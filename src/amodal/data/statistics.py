@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from amodal.data.coverage import coverage
 from amodal.data.store import OCCLUDED, AnnotationSet
+from amodal.errors import counted
 
 # Upper ends of the histogram's bins. 0.15, 0.25 and 0.40 are where the AP-occ levels begin.
 RATE_EDGES = (0.0, 0.05, 0.15, 0.25, 0.40, 0.60, 0.80, 1.0)
@@ -64,16 +65,19 @@ class Statistics:
 
     def lines(self) -> list[str]:
         """The numbers as text."""
-        coverage_text = "nothing is hidden" if self.coverage is None else f"{100 * self.coverage:.1f} %"
+        coverage_text = "undefined, as nothing is hidden"
+        if self.coverage is not None:
+            coverage_text = f"{100 * self.coverage:.1f} % of the hidden pixels lie under other instances"
         lines = [
             f"schema            {self.schema}",
             f"images            {self.images}, {self.empty_images} of them without an instance",
             f"image size        width {_spread(self.widths)}, height {_spread(self.heights)} px (least, median, most)",
-            f"instances         {self.instances}, at most {self.most_in_one_image} in an image; {self.crowds} crowds",
+            f"instances         {self.instances}, at most {self.most_in_one_image} in an image;"
+            f" {counted(self.crowds, 'crowd')}",
             f"amodal unknown    {self.modal_only} (only the visible part is annotated)",
             f"fully hidden      {self.fully_hidden}",
             f"cut by the frame  {self.cut_by_frame}",
-            f"coverage          {coverage_text} of the hidden pixels lie under other instances",
+            f"coverage          {coverage_text}",
         ]
         if self.sides is not None:
             sides = ", ".join(f"{side:.0f}" for side in self.sides)

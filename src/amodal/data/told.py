@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from amodal.data.problems import Count, shown_id
 from amodal.data.results import ResultSet
 from amodal.data.store import AnnotationSet
+from amodal.launch import warn
 
 
 def tell(read: AnnotationSet | ResultSet, more: Iterable[Count] = ()) -> None:
-    """Prints on stderr, a line for each reason, what was left out of a file, and why no object is in it if so.
+    """Says on stderr, a line for each reason, what was left out of a file, and why no object is in it if so.
+
+    Of several processes the first one says it.
 
     Args:
         read: annotations or results as they were read.
@@ -21,7 +23,7 @@ def tell(read: AnnotationSet | ResultSet, more: Iterable[Count] = ()) -> None:
     if isinstance(read, AnnotationSet) and len(read) and read.crowd.all():
         lines.append(f"no object: {crowds(read)}")
     for line in lines:
-        print(f"{read.path}: {line}", file=sys.stderr)
+        warn(f"{read.path}: {line}")
 
 
 def examples(count: Count) -> str:

@@ -3,10 +3,11 @@
 from amodal.evaluation.api import evaluate, matches, prepare
 from amodal.evaluation.levels import Curve, Level, levels, pr_curves
 from amodal.evaluation.matches import Match
-from amodal.evaluation.metrics import Evaluation
+from amodal.evaluation.metrics import KEYS, Evaluation
 from amodal.evaluation.table import table
 
 __all__ = [
+    "KEYS",
     "Curve",
     "Evaluation",
     "Level",

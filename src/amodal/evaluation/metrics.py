@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 Numbers = dict[str, float | None]
 
+_PLAIN = ("AP", "AP50", "AP75", "AR100")
+_OCCLUDED = ("AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60")
+KEYS = {
+    "mask": (*_PLAIN, *_OCCLUDED, "mIoU", "mIoU-occ"),
+    "box": (*_PLAIN, *_OCCLUDED, "AP-of-mask"),
+    "visible": _PLAIN,
+}
+"""Part of the metrics -> its metrics, in the order of ``metrics.json``."""
+
 _VISIBLE_UP_TO_ONE = Range(1.0, 1.0)  # what earlier work calls "all"
 
 
@@ -160,7 +169,7 @@ class Evaluation:
                 "mIoU-occ": mean_hidden_iou(matches, LARGEST_RATE),
             },
             "box": {**_plain(box, label), **self._occluded(box, label), "AP-of-mask": of_mask.ap(label=label)},
-            "visible": dict.fromkeys(("AP", "AP50", "AP75", "AR100")) if visible is None else _plain(visible, label),
+            "visible": dict.fromkeys(_PLAIN) if visible is None else _plain(visible, label),
         }
 
     def _occluded(self, curves: Curves, label: int | None) -> Numbers:
@@ -169,8 +178,7 @@ class Evaluation:
         if not self.has_visible:
             # These ask what a detection says of its own visibility.
             values.update(dict.fromkeys(BY_BOTH))
-        order = ("AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60")
-        return {key: values[key] for key in order}
+        return {key: values[key] for key in _OCCLUDED}
 
 
 def _plain(curves: Curves, label: int | None) -> Numbers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from amodal.errors import counted
+
 PARTS = (("mask", "amodal mask"), ("box", "amodal box"), ("visible", "visible mask"))
 """Part of the metrics and its title."""
 
@@ -50,7 +52,7 @@ def _grid(metrics: Mapping[str, Any], keys: Iterable[str]) -> str:
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:
-    text = f"{metrics['images']} images, {metrics['instances']} instances"
+    text = f"{counted(metrics['images'], 'image')}, {counted(metrics['instances'], 'instance')}"
     share = metrics.get("coverage")
     if share is not None:
         text += f"; {100 * share:.0f} % of the hidden pixels lie under other annotated objects"

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
-from amodal.errors import require
 from amodal.models.branch import Branch, Prior
 from amodal.models.losses import mask_targets, mask_term, matched
 from amodal.models.occluders import occluder_targets, occluder_term
@@ -118,7 +117,6 @@ class AISFormer(Branch):
         super().__init__()
         method, width, size = config.method, config.mask_head.channels, 2 * config.mask_head.pool_size
         assert isinstance(method, AISFormerConfig)
-        require(width % 4 == 0, "model.mask_head.channels", width, "a multiple of 4 for aisformer")
         self.occluder_weight, self.hidden_weight = method.occluder_weight, method.hidden_weight
         self.pooler = Pooler(config.mask_head.pool_size)
         self.learner = nn.Conv2d(config.backbone.channels, width, 3, padding=1)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amodal.config import ModelConfig
-from amodal.errors import require
 from amodal.models.box_head import BoxPredictor
 from amodal.models.branch import Branch, Prior, Rescore
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
@@ -145,12 +144,6 @@ class ASN(Branch):
 
     def __init__(self, config: ModelConfig, num_classes: int, prior: Prior | None = None) -> None:
         super().__init__()
-        require(
-            config.mask_head.pool_size == 2 * config.box_head.pool_size,
-            "model.mask_head.pool_size",
-            config.mask_head.pool_size,
-            f"twice model.box_head.pool_size ({config.box_head.pool_size}) for asn",
-        )
         self.soft_targets = config.mask_head.soft_targets
         self.pooler = Pooler(config.mask_head.pool_size)
         self.amodal_head, self.visible_head = CodedHead(config, num_classes), CodedHead(config, num_classes)

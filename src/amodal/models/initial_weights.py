@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from amodal.errors import WeightsError, nearest
+from amodal.config import BackboneConfig
+from amodal.errors import WeightsError, nearest, shown
+from amodal.files import PICKLES, fitting, open_weights
+from amodal.models.backbone import TIMM
 from amodal.models.box_head import BoxHead
 from amodal.models.mask_head import MaskHead
 
@@ -52,19 +52,12 @@ def initialise(model: nn.Module, weights: str) -> list[str]:
     Raises:
         WeightsError: unknown name, no network, unreadable file, or tensors that do not fit; one line names the tensor.
     """
-    path = Path(weights)
     body = getattr(getattr(model, "backbone", None), "body", None)
     if hasattr(body, "net"):
         return _load_timm(model, body, weights)
-    if path.suffix:
-        if path.suffix.lower() in (".pth", ".pt", ".pkl", ".bin", ".ckpt"):
-            raise WeightsError(f"{path}: pickled weights are never loaded; convert them to .safetensors")
-        if path.suffix.lower() == ".safetensors":
-            return _load(model, _read(path), str(path))
-    try:
-        entry = torchvision.models.get_weight(weights)
-    except (ValueError, KeyError):
-        raise WeightsError(f"unknown weights {weights!r}{_nearest(weights)}") from None
+    entry = find_weights(weights)
+    if isinstance(entry, Path):
+        return _load(model, _read(entry), str(entry))
     try:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -83,8 +76,55 @@ def _load_timm(model: nn.Module, body: Any, weights: str) -> list[str]:
     state = _read(path)
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.body.net.{name}": value for name, value in timm_weights.match(body, state, path).items()}
-    log.info("weights of timm/%s: licence %s", body.name, timm_weights.licence(body.name, weights))
     return _load(model, state, str(path))
+
+
+def check_weights(config: BackboneConfig) -> None:
+    """Refuses initial weights that are not there; downloads nothing.
+
+    Raises:
+        WeightsError: there is no such name or file; names the nearest.
+    """
+    assert config.weights is not None
+    if not config.name.startswith(TIMM):
+        find_weights(config.weights)
+        return
+    from amodal.models import timm_weights
+
+    if config.weights != timm_weights.DOWNLOAD:
+        path = timm_weights.find_file(config.name.removeprefix(TIMM), config.weights)
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file")
+
+
+def notice(config: BackboneConfig) -> str:
+    """One line for people: which pretrained weights a backbone starts from, and their licence as far as it is told."""
+    assert config.weights is not None
+    licence = "not stated by its source"
+    if config.name.startswith(TIMM):
+        from amodal.models import timm_weights
+
+        licence = timm_weights.licence(config.name.removeprefix(TIMM), config.weights)
+    return f"{config.name} ({config.weights}), licence {licence}"
+
+
+def find_weights(weights: str) -> Any:
+    """What a name of initial weights stands for: torchvision's entry, or the path of a .safetensors file.
+
+    Raises:
+        WeightsError: there is no such name or file; names the nearest.
+    """
+    path = Path(weights)
+    if path.suffix.lower() in PICKLES:
+        raise WeightsError(f"{path}: pickled weights are never loaded; convert them to .safetensors")
+    if path.suffix.lower() == ".safetensors":
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file")
+        return path
+    try:
+        return torchvision.models.get_weight(weights)
+    except (ValueError, KeyError, TypeError, AttributeError):  # It looks the parts of a name up, whatever they are.
+        raise WeightsError(f"unknown weights {shown(weights)}{_nearest(weights)}") from None
 
 
 def load_torchvision_detector(
@@ -144,11 +184,7 @@ def _load(
             raise WeightsError(
                 f"{owner}: tensor {name!r} has shape {list(value.shape)}, the model's is {list(own[name].shape)}"
             )
-        if not value.is_floating_point():
-            raise WeightsError(f"{owner}: tensor {name!r} is {value.dtype}, must be floating point")
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{owner}: tensor {name!r} holds NaN or infinity")
-        loaded[name] = value
+        loaded[name] = fitting(value, own[name].dtype, name, owner)
     _require(loaded, own, owner, shared_side or not foreign)
     model.load_state_dict({**own, **loaded})
     if eps != 1e-5:
@@ -194,6 +230,8 @@ def _class_specific(name: str, value: Tensor, own: Tensor, rows: list[int] | Non
     if not any(part in name for part in _PER_CLASS):
         return value
     values_per_class = 4 if "bbox_pred" in name else 1
+    if not value.dim() or value.shape[0] % values_per_class:
+        return value  # No rows of classes: it stays out, as do those of another number of classes.
     by_class = value.reshape(value.shape[0] // values_per_class, values_per_class, *value.shape[1:])
     if rows is not None:
         by_class = by_class[[0, *rows]]
@@ -226,17 +264,14 @@ def _norm_hint(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error})") from None
+    with open_weights(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
 
 
 def _nearest(weights: str) -> str:
-    """Hint at the closest torchvision name."""
+    """Hint at the closest torchvision name, or at all of the model that is named."""
     names = [
         str(entry) for name in torchvision.models.list_models() for entry in torchvision.models.get_model_weights(name)
     ]
-    return nearest(weights, names) or "; give a torchvision name or a .safetensors file"
+    of_model = [name for name in names if name.partition(".")[0] == weights.partition(".")[0]]
+    return nearest(weights, of_model or names) or "; give a torchvision name or a .safetensors file"

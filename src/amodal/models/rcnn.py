@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from amodal.config import ModelConfig
 from amodal.config_io import structure
 from amodal.draws import Draws
-from amodal.errors import DataError
+from amodal.errors import DataError, counted
 from amodal.models.backbone import Backbone
 from amodal.models.branch import BoxSide, Branch
 from amodal.models.rpn import RegionProposalNetwork
@@ -55,6 +55,7 @@ class AmodalRCNN(nn.Module):
         score_threshold: scores of detections are above it.
         class_names: name of each 0-based label.
         category_ids: annotation-file id of each label.
+        notices: where pretrained weights in it came from, and under which licence.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class AmodalRCNN(nn.Module):
         self.score_threshold = score_threshold
         self.class_names = class_names
         self.category_ids = category_ids
+        self.notices: list[str] = []
         self._draws = Draws()
 
     @property
@@ -135,7 +137,7 @@ class AmodalRCNN(nn.Module):
         if not self.training:
             return self.detect(images)
         if targets is None or len(targets) != len(images):
-            raise DataError(f"training needs targets for each of the {len(images)} images")
+            raise DataError(f"training needs targets for each of {counted(len(images), 'image')}")
         if not images:
             raise DataError("the batch holds no images")
         for index, target in enumerate(targets):
@@ -233,7 +235,7 @@ def check_targets(targets: Targets, num_classes: int, index: int) -> None:
     boxes, labels = targets.boxes, targets.labels
     if boxes.shape != (len(labels), 4):
         shape = "x".join(str(side) for side in boxes.shape)
-        message = f"targets {index} of the batch have boxes of shape {shape} for {len(labels)} labels"
+        message = f"targets {index} of the batch have boxes of shape {shape} for {counted(len(labels), 'label')}"
         raise DataError(message, image_id=targets.image_id)
     bad = ~torch.isfinite(boxes).all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
     wrong = (labels < 0) | (labels >= num_classes)
@@ -243,6 +245,6 @@ def check_targets(targets: Targets, num_classes: int, index: int) -> None:
     message = (
         f"box {[round(v, 2) for v in boxes[row].tolist()]} has no area"
         if bool(bad[row])
-        else f"label {int(labels[row])} is none of the {num_classes} classes"
+        else f"label {int(labels[row])} is none of {counted(num_classes, 'class')}"
     )
     raise DataError(message, image_id=targets.image_id, annotation_id=int(targets.annotation_ids[row]))

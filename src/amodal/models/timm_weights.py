@@ -59,8 +59,8 @@ def find_file(name: str, weights: str) -> Path:
 def licence(name: str, weights: str) -> str:
     """What licence the weights come under, as far as timm or the file itself says."""
     if weights == DOWNLOAD:
-        return str(getattr(timm.get_pretrained_cfg(name), "license", None) or "unknown")
-    return _metadata(find_file(name, weights)).get("license", "unknown")
+        return str(getattr(timm.get_pretrained_cfg(name), "license", None) or "not stated by timm")
+    return _metadata(find_file(name, weights)).get("license", "not stated in the file")
 
 
 def match(body: TimmBody, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -134,4 +134,4 @@ def _is_drawn(folder: Path) -> bool:
 
 def _nearest(path: Path) -> str:
     there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    return nearest(path.name, there, listed=0)
+    return nearest(path.name, there, listed=0, slips_only=True)

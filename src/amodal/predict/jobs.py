@@ -9,9 +9,10 @@ the parts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,17 +25,19 @@ import torch
 from tqdm import tqdm
 
 from amodal.data.images import read_image
-from amodal.errors import DataError, one_line
-from amodal.files import write_rows
+from amodal.errors import DataError, DiskError, one_line
+from amodal.files import write_picture, write_rows, write_text
 from amodal.models.rcnn import AmodalRCNN
 from amodal.pictures import Pixels, groups, predict_batch
 from amodal.predict.team import Team
 from amodal.prediction import Prediction
+from amodal.tiles import Tiling
 
 FLUSH_SECONDS = 10.0
 PARTS = "parts"
 OVERLAYS = "overlays"
 JOB = "job.txt"
+_PART = re.compile(r"\d{6,}-\d+\.json|\.[0-9a-f-]+\.part")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def run(
     batch: int = 1,
     team: Team | None = None,
     overlay_size: int = 2000,
+    tiling: Tiling | None = None,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Outcome | None:
     """Predict all items and merge what every process has found.
@@ -101,6 +105,7 @@ def run(
         batch: pictures of equal size that go through the network together.
         team: the processes; None: this one alone.
         overlay_size: pixels of a drawn picture's longer side at most; 0: its own size.
+        tiling: how large pictures are cut; None: they are not.
         flush_seconds: how long results are held before they are written.
 
     Returns:
@@ -109,15 +114,13 @@ def run(
     team = team or Team("cpu")
     parts = out / PARTS
     if team.is_main:
-        _prepare(parts, _fingerprint(model, threshold, items, overlay_size))
-        if any(item.overlay for item in items):
-            (out / OVERLAYS).mkdir(exist_ok=True)
+        _prepare(parts, _fingerprint(model, threshold, items, overlay_size, tiling))
     team.wait()
     done, number = _finished(parts, items), _next_number(parts)
     team.wait()  # Nobody writes a part before all have read the list of finished images.
     pending = [item for item in items if item.image_id not in done]
     with tqdm(total=len(items), initial=len(done), desc="predict", unit="image", disable=not team.is_main) as bar:
-        shard = _Shard(model, out, threshold, batch, overlay_size, flush_seconds, team.rank, number)
+        shard = _Shard(model, out, threshold, batch, overlay_size, tiling, flush_seconds, team.rank, number)
         for written in shard.work(pending[team.rank :: team.size]):
             # The main process alone has a bar, and takes the others to be as fast as itself.
             bar.update(min(written * team.size, len(items) - bar.n))
@@ -128,31 +131,67 @@ def run(
 
 
 def clear(out: Path) -> None:
-    """Removes the parts of a finished job."""
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    """Removes the parts of a finished job, and nothing else that may lie beside them."""
+    _remove(out / PARTS)
 
 
-def _fingerprint(model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int) -> str:
+def check_out(out: Path, writes: Sequence[str]) -> None:
+    """Refuses a folder in which files would be replaced that no job wrote.
+
+    Args:
+        out: folder for results; need not be there.
+        writes: names of the files that will be written into it.
+
+    Raises:
+        DataError: one of them is there, and no sign of an earlier job; names it.
+    """
+    beside = any((out / name).is_file() for name in ("images.json", "metrics.json"))
+    if (out / PARTS / JOB).is_file() or ((out / "predictions.json").is_file() and beside):
+        return
+    for name in writes:
+        if (out / name).exists():
+            reason = "is there already, and no prediction or test wrote it; choose another --out"
+            raise DataError(reason, file=out / name)
+
+
+def _fingerprint(
+    model: AmodalRCNN, threshold: float, items: Sequence[Item], overlay_size: int, tiling: Tiling | None
+) -> str:
     """What parts depend on beside the files themselves."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         # As bytes, since NumPy knows no bfloat16.
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    cut = None if tiling is None else [tiling.size, tiling.overlap]
     listed = [(item.image_id, item.file_name, item.overlay) for item in items]
-    digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size]).encode())
+    digest.update(json.dumps([threshold, repr(model.config), listed, overlay_size, cut]).encode())
     return digest.hexdigest()
 
 
 def _prepare(parts: Path, fingerprint: str) -> None:
-    """An existing folder of the same job stays, any other is replaced by an empty one."""
+    """An existing folder of the same job stays, that of any other job is replaced by an empty one.
+
+    Raises:
+        DataError: there is a folder of this name that no job made.
+    """
     mark = parts / JOB
-    if mark.is_file() and mark.read_text() == fingerprint:
-        return
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
-    # Last: parts without a mark are nobody's, and are removed.
-    mark.write_text(fingerprint)
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8", errors="replace") == fingerprint:
+            return
+        _remove(parts)
+    elif parts.exists() and not (parts.is_dir() and all(path.name.startswith(".") for path in parts.iterdir())):
+        raise DataError("unfinished work is kept there, but it holds something else; choose another --out", file=parts)
+    write_text(mark, fingerprint)
+
+
+def _remove(parts: Path) -> None:
+    """Removes parts and mark; the folder, too, where nothing else lies in it."""
+    with contextlib.suppress(OSError):
+        for path in parts.iterdir():
+            if path.name == JOB or _PART.fullmatch(path.name):
+                path.unlink()
+        parts.rmdir()
 
 
 def _stamp(path: Path) -> list[int]:
@@ -224,6 +263,7 @@ class _Shard:
     threshold: float
     batch: int
     overlay_size: int
+    tiling: Tiling | None
     flush_seconds: float
     rank: int
     number: int
@@ -234,7 +274,7 @@ class _Shard:
         since = time.monotonic()
         for group in groups(_read_ahead(items, ahead=2 * self.batch), self.batch, _size):
             pictures = [read.pixels for read in group if read.pixels is not None]
-            found = iter(predict_batch(self.model, pictures, self.threshold))
+            found = iter(predict_batch(self.model, pictures, self.threshold, self.tiling))
             self.held += [self._entry(read, None if read.pixels is None else next(found)) for read in group]
             if time.monotonic() - since >= self.flush_seconds:
                 self._write_part()
@@ -259,7 +299,10 @@ class _Shard:
         image.update(height=height, width=width, objects=len(prediction))
         if item.overlay is not None:
             try:
-                prediction.draw(self.out / OVERLAYS / item.overlay, size=self.overlay_size)
+                picture = prediction.draw(size=self.overlay_size)
+                write_picture(self.out / OVERLAYS / item.overlay, picture, drawn=True)
+            except DiskError:
+                raise
             except Exception as fault:
                 image["overlay_error"] = one_line(fault)
         return entry

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from amodal.files import hold
 from amodal.launch import own_settings
 from amodal.pictures import pick_device
-
-
-def hold_as_main(folder: Path) -> AbstractContextManager[None]:
-    """:func:`amodal.files.hold` by the first of the processes that share a job, on behalf of all."""
-    return hold(folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 class Team:

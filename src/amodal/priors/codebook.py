@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amodal.config_io import check_version, dump_yaml, read_yaml, structure
+from amodal.config_io import check_classes, check_version, structure
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError, WeightsError, counted, nearest
 from amodal.files import open_weights, read_weights, write_tensors, write_text
+from amodal.plain_yaml import dump_yaml, read_yaml
 from amodal.priors.encoder import MaskEncoder, fit_encoder
 from amodal.priors.instances import collect
-from amodal.priors.prior import check_classes
+from amodal.priors.prior import refuse_other_classes
 from amodal.settings import CodebookConfig, FitConfig
 
 VERSION = 1
@@ -72,7 +73,7 @@ class Codebook(nn.Module):
 
     def check_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Refuses a model whose classes are not the codebook's, in the same order, with a :class:`ConfigError`."""
-        check_classes(self.class_names, self.category_ids, class_names, category_ids, "codebook")
+        refuse_other_classes(self, class_names, category_ids, "codebook")
 
     @torch.no_grad()
     def shapes(self, masks: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -215,9 +216,5 @@ def _read_settings(folder: Path) -> tuple[CodebookConfig, dict[str, Any]]:
     for key, kind in _KEYS.items():
         if not isinstance(data.get(key), kind):
             raise ConfigError(f"{path}: {key} is {data.get(key)!r}, must be a {kind.__name__}")
-    names, ids = data["class_names"], data["category_ids"]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: class_names must be a list of names")
-    if not all(type(value) is int for value in ids) or len(set(ids)) != len(ids) or len(ids) != len(names):
-        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+    check_classes(data["class_names"], data["category_ids"], path)
     return structure(CodebookConfig, data.pop("fit"), str(path), "fit."), data

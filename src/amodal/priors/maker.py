@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from amodal.data.store import AnnotationSet
+from amodal.errors import counted
 from amodal.priors.fit import fit_prior
 from amodal.priors.prior import Prior
 from amodal.priors.prior_io import load_prior, read_settings, save_prior
@@ -26,8 +27,8 @@ class ExpansionPriorMaker:
         prior, report = fit_prior(annotations, settings, held_out=0.0, data=data, progress=progress)
         present = sum(count > 0 for count in report.class_counts)
         told = (
-            f"{len(report.instances)} objects, {present} of {len(report.class_counts)} classes with"
-            f" {settings.slots} slots each, {sum(report.seconds.values()):.0f} s"
+            f"{counted(len(report.instances), 'object')}, {present} of {counted(len(report.class_counts), 'class')}"
+            f" with {counted(settings.slots, 'slot')} each, {sum(report.seconds.values()):.0f} s"
         )
         return prior, told
 

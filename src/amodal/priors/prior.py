@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, counted
 from amodal.frames import resample, tight_boxes
 from amodal.priors.precision import true_float32
 from amodal.priors.types import GRID, Retrieved
@@ -168,23 +168,22 @@ class Prior(nn.Module):
 
     def check_classes(self, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
         """Refuses a model whose classes are not the prior's, in the same order, with a :class:`ConfigError`."""
-        check_classes(self.class_names, self.category_ids, class_names, category_ids, "prior")
+        refuse_other_classes(self, class_names, category_ids, "prior")
 
 
-def check_classes(
-    own_names: Sequence[str], own_ids: Sequence[int], names: Sequence[str], ids: Sequence[int], what: str
-) -> None:
-    """Refuses a model with classes ``names``, ``ids`` that are not those of a fitted ``what``, in the same order.
+def refuse_other_classes(fitted: Any, names: Sequence[str], ids: Sequence[int], what: str) -> None:
+    """Refuses a model whose classes are not those that a prior was ``fitted`` to, in the same order.
 
     Raises:
         ConfigError: they differ; names the first that does.
     """
-    ours = list(zip(own_ids, own_names, strict=True))
+    ours = list(zip(fitted.category_ids, fitted.class_names, strict=True))
     theirs = list(zip([int(value) for value in ids], names, strict=True))
     if ours == theirs:
         return
     if len(ours) != len(theirs):
-        raise ConfigError(f"the {what} has {len(ours)} classes, the model {len(theirs)}; fit a {what} for these data")
+        counts = f"the {what} has {counted(len(ours), 'class')}, the model {len(theirs)}"
+        raise ConfigError(f"{counts}; fit a {what} for these data")
     label = next(number for number, pair in enumerate(ours) if pair != theirs[number])
     name = "{1!r} (id {0})".format
     raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,9 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from amodal.config_io import check_version, dump_yaml, read_yaml, structure
-from amodal.errors import ConfigError, WeightsError, nearest
+from amodal.bounds import MANY
+from amodal.config_io import check_classes, check_version, structure
+from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
 from amodal.files import read_weights, write_tensors, write_text
+from amodal.plain_yaml import dump_yaml, read_yaml
+from amodal.priors.bank import layout
+from amodal.priors.bank_io import FILE as BANK
 from amodal.priors.bank_io import load_bank, save_bank
 from amodal.priors.encoder import MaskEncoder
 from amodal.priors.flow import FlowNet
@@ -22,6 +27,8 @@ M = TypeVar("M", bound=nn.Module)
 
 VERSION = 1
 SETTINGS, ENCODER, FLOW = "prior.yaml", "encoder.safetensors", "flow.safetensors"
+FILES = (SETTINGS, ENCODER, FLOW, BANK)
+"""All that a prior's folder holds."""
 _KEYS = {
     "fit": dict,
     "class_names": list,
@@ -54,6 +61,12 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
     save_bank(prior.bank, folder)
 
 
+def room(config: PriorConfig, classes: int) -> int:
+    """Bytes on disk of a prior of that many classes, before it is fitted; about."""
+    bank = sum(math.prod(shape) * kind.itemsize for shape, kind in layout(classes, config.slots).values())
+    return bank + sum(value.nbytes for net in (MaskEncoder(config.encoder), FlowNet()) for value in net.parameters())
+
+
 def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     """The prior in a folder; its bank is mapped into memory, not read.
 
@@ -69,13 +82,17 @@ def load_prior(folder: str | Path, device: torch.device | str = "cpu") -> Prior:
     flow = None
     if config.flow == "network":
         fine, middle, coarse = data["flow_widths"]
-        flow = _read(FlowNet((fine, middle, coarse)), folder / FLOW)
+        with torch.device("meta"):  # Whatever widths the file asks for, memory is taken when the tensors fit.
+            bare = FlowNet((fine, middle, coarse))
+        flow = _read(bare, folder / FLOW)
     bank = load_bank(folder)
     classes = len(data["class_names"])
     if bank.num_classes != classes:
-        raise WeightsError(f"{folder}: the bank has {bank.num_classes} classes, {SETTINGS} names {classes}")
+        raise WeightsError(f"{folder}: the bank has {counted(bank.num_classes, 'class')}, {SETTINGS} names {classes}")
     if bank.slots != config.slots:
-        raise WeightsError(f"{folder}: the bank has {bank.slots} slots a class, {SETTINGS} says {config.slots}")
+        raise WeightsError(
+            f"{folder}: the bank has {counted(bank.slots, 'slot')} a class, {SETTINGS} says {config.slots}"
+        )
     names = (data["class_names"], data["category_ids"])
     prior = Prior(config, *names, encoder, flow, bank, data["rerank_weight"], data["data"])
     return prior.to(device)
@@ -92,22 +109,21 @@ def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
     check_version(data.pop("version", 1), path)
     for key in data:
         if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), list(_KEYS))}")
+            raise ConfigError(f"{path}: unknown key {shown(key)}{nearest(str(key), list(_KEYS))}")
     for key, kind in _KEYS.items():
         if key not in data:
             raise ConfigError(f"{path}: {key} is missing")
-        if not isinstance(data[key], (int, float) if kind is float else kind):
-            raise ConfigError(f"{path}: {key} is {data[key]!r}, must be a {kind.__name__}")
+        number = isinstance(data[key], int) and not isinstance(data[key], bool)
+        if not isinstance(data[key], kind) and not (kind is float and number):
+            raise ConfigError(f"{path}: {key} is {shown(data[key])}, must be a {kind.__name__}")
     config = structure(PriorConfig, data.pop("fit"), str(path), "fit.")
-    names, ids, widths = data["class_names"], data["category_ids"], data["flow_widths"]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: class_names must be a list of names")
-    if not _are_counts(ids) or len(set(ids)) != len(ids) or len(ids) != len(names):
-        raise ConfigError(f"{path}: category_ids must be {len(names)} different integers, one for each class name")
+    check_classes(data["class_names"], data["category_ids"], path)
+    widths = data["flow_widths"]
     if config.flow == "network" and (len(widths) != 3 or not _are_counts(widths) or not 1 <= min(widths) <= 4096):
-        raise ConfigError(f"{path}: flow_widths is {widths!r}, must be three numbers of channels")
-    if not 0 <= data["rerank_weight"] < float("inf"):
-        raise ConfigError(f"{path}: rerank_weight is {data['rerank_weight']!r}, must be >= 0")
+        raise ConfigError(f"{path}: flow_widths is {shown(widths)}, must be three numbers of channels")
+    weight = data["rerank_weight"]
+    if not 0 <= weight <= MANY:
+        raise ConfigError(f"{path}: rerank_weight is {shown(weight)}, must be 0 to {MANY}")
     return config, data
 
 
@@ -121,5 +137,5 @@ def _write(module: nn.Module, path: Path) -> None:
 
 
 def _read(module: M, path: Path) -> M:
-    module.load_state_dict(read_weights(path, module.state_dict(), SETTINGS))
+    module.load_state_dict(read_weights(path, module.state_dict(), SETTINGS), assign=True)
     return module

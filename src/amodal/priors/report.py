@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from amodal.data.coverage import coverage
 from amodal.data.store import OCCLUDED
+from amodal.errors import counted
 from amodal.priors.encoder import dead_channels, reconstruction_iou
 from amodal.priors.fit import FitReport, key_masks
 from amodal.priors.flow_quality import flow_quality
@@ -57,22 +58,22 @@ def make_report(
         "rerank_weight": prior.rerank_weight,
         "retrieval": [asdict(row) for row in rows],
         "fit": asdict(prior.config),
-        "seconds": fitted.seconds,
     }
 
 
-def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """The same as text, for a terminal 100 characters wide."""
+def report_lines(report: dict[str, Any], stages: Mapping[str, float]) -> Iterator[str]:
+    """The same as text, for a terminal 100 characters wide; with the seconds of each stage, which no file keeps: equal
+    priors are equal files."""
     fit, encoder, judged = report["fit"], report["encoder"], report["judged"]
     left = ", ".join(f"{count} {reason}" for reason, count in report["left_out"].items())
-    yield f"{report['objects']} objects{f' ({left} left out)' if left else ''}"
+    yield f"{counted(report['objects'], 'object')}{f' ({left} left out)' if left else ''}"
     if report["banked"] < report["objects"]:
         least = _percent(fit["min_occlusion"])
         yield f"{report['banked']} of them, of which at least {least} is hidden, are what the bank is made from"
     yield from _class_lines(report["classes"], fit["slots"])
     yield ""
     yield (
-        f"judged on {judged['objects']} held-out objects of {judged['images']} images, more than"
+        f"judged on {counted(judged['objects'], 'held-out object')} of {counted(judged['images'], 'image')}, more than"
         f" {_percent(judged['min_occlusion'])} of each hidden; goals in brackets"
     )
     dead = encoder["dead_channels"]
@@ -86,13 +87,16 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
             f"flow S^f, {name + ' amodal mask':<21}  IoU {_show(flow['iou28'])} at 28 and {_show(flow['iou14'])} at 14"
             f" ({goal}); moved {_percent(flow['moved'])}, folded {_percent(flow['folded'])} (10 %)"
         )
-    yield f"coverage                        {_percent(report['coverage'])} of hidden pixels lie under annotated objects"
+    covered = "undefined, as nothing is hidden"
+    if report["coverage"] is not None:
+        covered = f"{_percent(report['coverage'])} of hidden pixels lie under annotated objects"
+    yield f"coverage                        {covered}"
     yield f"weight of inconsistency         {report['rerank_weight']:g} (0: re-ranking would not help here)"
     yield ""
     yield from _table_lines([Row(**row) for row in report["retrieval"]], fit["k"])
     yield ""
-    spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in report["seconds"].items())
-    yield f"{sum(report['seconds'].values()):.0f} seconds of fitting ({spent})"
+    spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())
+    yield f"{sum(stages.values()):.0f} seconds of fitting ({spent})"
 
 
 def _class_lines(classes: list[dict[str, Any]], slots: int) -> Iterator[str]:
@@ -108,7 +112,7 @@ def _class_lines(classes: list[dict[str, Any]], slots: int) -> Iterator[str]:
     else:
         full = sum(entry["objects"] > slots for entry in classes)
         yield (
-            f"{len(classes) - len(absent)} classes with {slots} slots each: {full} of medoids,"
+            f"{counted(len(classes) - len(absent), 'class')} with {counted(slots, 'slot')} each: {full} of medoids,"
             f" {len(classes) - len(absent) - full} filled up with augmented objects"
         )
     if absent:
@@ -118,7 +122,7 @@ def _class_lines(classes: list[dict[str, Any]], slots: int) -> Iterator[str]:
 
 def _table_lines(rows: list[Row], k: int) -> Iterator[str]:
     width = max(len(row.name) for row in rows)
-    yield f"{k} priors for each object, retrieved with its annotated visible mask"
+    yield f"{counted(k, 'prior')} for each object, retrieved with its annotated visible mask"
     yield f"{'retrieval':<{width}}  {'box IoU':>8}  {'of median':>9}  {'shape IoU':>9}  {'objects':>7}"
     yield "-" * (width + 41)
     for row in rows:

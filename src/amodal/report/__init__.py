@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal.errors import counted
 from amodal.evaluation.levels import levels, pr_curves
 from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
@@ -72,7 +73,6 @@ def write_report(
         _cases(evaluation, painter),
         _facts({**facts, **_left_out(painter)}),
     ]
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     # Names may hold what UTF-8 has no bytes for (lone surrogates of JSON); they are shown as escapes.
     write_text(path, page(title, "\n".join(sections)).encode("utf-8", "backslashreplace").decode("utf-8"))
@@ -106,7 +106,8 @@ def _head(title: str, metrics: Mapping[str, Any], facts: Mapping[str, str]) -> s
     )
     system = escape(facts.get("System", ""))
     by = f"{system} on " if system else ""
-    lead = f"{by}{metrics['images']} images with {metrics['instances']} objects; all numbers in percent."
+    on = f"{counted(metrics['images'], 'image')} with {counted(metrics['instances'], 'object')}"
+    lead = f"{by}{on}; all numbers in percent."
     return f'<header><h1>{escape(title)}</h1><p class="soft">{lead}</p><div class="tiles">{shown}</div></header>'
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
+from amodal.errors import printable
 from amodal.evaluation.levels import Curve, Level
 
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 18, 56
+
+LINES = 5
+"""Colours of lines that the style sheet has."""
 
 
 def bars(levels: Sequence[Level]) -> str:
@@ -52,6 +57,49 @@ def curves(found: Sequence[Curve]) -> str:
         mean = sum(curve.precision) / len(curve.precision)
         told.append(f"at IoU {curve.iou:g} mean precision {mean:.2f}")
     return _svg(f"Precision over recall of the amodal masks: {'; '.join(told)}.", parts)
+
+
+def series(found: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str) -> str:
+    """Values over training steps, one line for each run that has any.
+
+    Args:
+        found: name and (step, value) points of each run, in the order of their colours.
+        title: of the upright axis.
+    """
+    points = [point for _, line in found for point in line]
+    last, most = max(1.0, *(x for x, _ in points)), max(y for _, y in points)
+    top, step = _nice(most)
+    parts = [_grid(top, step, title)]
+    width, ticks = _nice(last)
+    marks = [place * ticks for place in range(round(width / ticks) + 1)]
+    parts += [_text(_x(mark / last), _y(0) + 18, f"{mark:g}") for mark in marks if mark <= last]
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _y(0) + 38, "step", "faint"))
+    told, keys = [], []
+    for place, (name, line) in enumerate(found):
+        if not line:
+            continue
+        style = f"line line{place % LINES}"
+        places = [(_x(x / last), _y(max(y, 0.0) / top)) for x, y in line]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="{style}" points="{path}"/>')
+        if len(places) == 1:  # A line of one point cannot be seen.
+            parts.append(f'<circle class="{style}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="4"/>')
+        shown = printable(name)
+        mark = f'<svg viewBox="0 0 22 16" aria-hidden="true"><line class="{style}" x1="0" x2="22" y1="8" y2="8"/></svg>'
+        keys.append(f"<li>{mark}{escape(shown)}</li>")
+        told.append(f"{shown} ends at {line[-1][1]:.3g}")
+    # Below the chart: inside it, names would lie on the lines.
+    chart = _svg(f"{title} over training steps: {'; '.join(told)}.", parts)
+    return f'{chart}<ul class="key">{"".join(keys)}</ul>'
+
+
+def _nice(most: float) -> tuple[float, float]:
+    """A round number that is at least ``most``, and a step that divides it into at most six."""
+    if most <= 0:
+        return 1.0, 0.2
+    power = 10.0 ** math.floor(math.log10(most))
+    step = next(factor * power for factor in (0.2, 0.5, 1.0, 2.0) if most <= 6 * factor * power)
+    return math.ceil(most / step - 1e-9) * step, step
 
 
 def _grid(top: float, step: float, title: str) -> str:

@@ -6,10 +6,12 @@ from html import escape
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --card: #f5f6f8; --ink: #17191c; --soft: #565d66; --rule: #d9dde2;
-  --accent: #0067a5; --second: #b34a00; }
+  --accent: #0067a5; --second: #b34a00; --third: #00795a; --fourth: #a0417e; --fifth: #6b6100;
+  --better: #00744f; --worse: #b3261e; }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #14161a; --card: #1e2127; --ink: #eceef1; --soft: #a6adb7; --rule: #383d45;
-    --accent: #5cb3ea; --second: #f09a54; }
+    --accent: #5cb3ea; --second: #f09a54; --third: #4cc9a0; --fourth: #e79cc6; --fifth: #d9cd5a;
+    --better: #4cc9a0; --worse: #ff8f85; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink);
@@ -24,7 +26,7 @@ p { margin: 0 0 14px; max-width: 76ch; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; margin: 18px 0 8px; }
 .tile { background: var(--card); border-radius: 10px; padding: 12px 14px; }
 .tile b { display: block; font-size: 1.7rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.tile span { color: var(--soft); font-size: .88rem; }
+.tile > span { color: var(--soft); font-size: .88rem; }
 .scene { margin: 0 0 26px; }
 .scene p { margin: 0 0 5px; font-weight: 600; font-size: .92rem; overflow-wrap: anywhere; }
 .strip { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
@@ -37,7 +39,7 @@ figcaption { font-size: .85rem; margin-top: 4px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px; }
 .chart { background: var(--card); border-radius: 10px; padding: 14px; margin: 0; }
 .chart h3 { margin: 0 0 8px; }
-.chart svg { display: block; width: 100%; height: auto; }
+.chart > svg { display: block; width: 100%; height: auto; }
 .chart text { fill: var(--ink); font-size: 14px; font-family: inherit; font-variant-numeric: tabular-nums; }
 .chart .faint { fill: var(--soft); font-size: 13px; }
 .chart .value { font-weight: 600; }
@@ -45,6 +47,15 @@ figcaption { font-size: .85rem; margin-top: 4px; }
 .chart .bar { fill: var(--accent); }
 .chart .line { fill: none; stroke-width: 2.5; stroke: var(--accent); }
 .chart .line1 { stroke: var(--second); stroke-dasharray: 7 4; }
+.chart .line2 { stroke: var(--third); stroke-dasharray: 2 3; }
+.chart .line3 { stroke: var(--fourth); stroke-dasharray: 9 3 2 3; }
+.chart .line4 { stroke: var(--fifth); stroke-dasharray: 14 4; }
+.better { color: var(--better); font-weight: 600; }
+.worse { color: var(--worse); font-weight: 600; }
+.same { color: var(--soft); }
+.tile small { font-size: .88rem; }
+.runs td small { display: block; color: var(--soft); white-space: nowrap; }
+.runs th { overflow-wrap: anywhere; min-width: 6rem; }
 .prior { background: var(--card); border-radius: 10px; padding: 4px 14px 14px; margin: 0 0 16px; }
 .prior h3 { margin: 10px 0 0; }
 .prior .where { font-size: .88rem; margin: 0; overflow-wrap: anywhere; }
@@ -52,8 +63,9 @@ figcaption { font-size: .85rem; margin-top: 4px; }
 .prior figcaption { text-align: center; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: .9rem; margin: 12px 0 6px; padding: 0;
   list-style: none; }
-.key li:first-child { font-weight: 600; }
-.key i { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px; }
+.prior .key li:first-child { font-weight: 600; }
+.key svg { width: 22px; height: 16px; margin-right: 6px; vertical-align: -3px; }
+.key + .note { margin: 0 0 8px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { text-align: right; padding: 6px 14px; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -78,7 +90,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 8px; }
 }
-@media print { .scene, .case, .chart, .key + .strip { break-inside: avoid; } }
+@media print { .scene, .case, .chart, .key, .prior .strip { break-inside: avoid; } }
 """
 
 _LEGEND = """

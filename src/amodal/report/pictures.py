@@ -30,6 +30,9 @@ Floats = npt.NDArray[np.float64]
 SHOWN_FROM = 0.5
 """Lowest score of a detection that pictures show."""
 
+MATCHED_SIDE = 160
+"""Pixels of the longer side at which masks are compared to give an object and its detection one colour."""
+
 _SCENE_SIDE, _CASE_SIDE = 640, 420
 _CASE_COLOR = 4  # a light blue, rare in photographs
 _PLAIN_SIDE = 520  # pixels; text of a larger picture grows with it, because the page shows it reduced
@@ -133,8 +136,9 @@ def matching_colors(found: Masks, truth: Masks) -> list[int]:
     """Palette positions for detections: that of the object a detection covers best, new ones for the others."""
     colors = [-1] * len(found)
     if len(found) and len(truth):
-        first, second = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (found, truth))
-        # Exact in float32: pictures are shown at sizes far below 2^24 pixels.
+        size = shown_size(found.shape[1], found.shape[2], MATCHED_SIDE)
+        first, second = (sampled(masks, *size).reshape(len(masks), -1).astype(np.float32) for masks in (found, truth))
+        # Exact in float32: far fewer than 2^24 pixels are compared.
         shared = first @ second.T
         ious = shared / np.maximum(first.sum(1)[:, None] + second.sum(1)[None] - shared, 1)
         for _ in range(min(len(found), len(truth))):

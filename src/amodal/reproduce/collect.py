@@ -9,14 +9,14 @@ them, ``per_image`` is :meth:`amodal.reproduce.per_image.PerImage.pack` or null.
 from __future__ import annotations
 
 import csv
-import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from amodal.data.reader import load
-from amodal.errors import DataError
+from amodal.errors import ConfigError, DataError, counted, one_line
 from amodal.evaluation import levels, prepare
 from amodal.files import write_json
 from amodal.reproduce.clipping import BASELINES, clip
@@ -24,15 +24,15 @@ from amodal.reproduce.experiment import COSTS
 from amodal.reproduce.identity import What
 from amodal.reproduce.machine import commit, machine
 from amodal.reproduce.per_image import PerImage
+from amodal.reproduce.record import VERSION, read_record
 from amodal.reproduce.runner import read_mark
 from amodal.reproduce.runs import Run
 from amodal.reproduce.sources import Split
 from amodal.reproduce.steps import Folders
 
-VERSION = 1
 PREDICTIONS = "predictions.json"
-_ROWS = 60  # of a curve
 Record = dict[str, Any]
+_ROWS = 60  # of a curve
 
 
 class Library:
@@ -45,9 +45,12 @@ class Library:
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(dict.fromkeys(folders))
         self._records: dict[str, Record] = {}
+        self._images: dict[str, tuple[int, Path]] = {}
         for folder in self.folders:
             for path in sorted(folder.glob("*.json")):
-                self.add(_read(path))
+                record = read_record(path)
+                self._same_images(path, record)
+                self.add(record)
 
     def add(self, record: Record) -> None:
         """Takes in a run; splits that another file of the same run has stay."""
@@ -56,6 +59,16 @@ class Library:
         known = self._records.get(key)
         splits = {} if known is None else known["splits"]
         self._records[key] = record | {"splits": {**splits, **record["splits"]}}
+
+    def _same_images(self, path: Path, record: Record) -> None:
+        """Refuses runs that do not agree on how many images a split has: they could not be compared."""
+        for name, split in record["splits"].items():
+            count = split["metrics"]["images"]
+            known, other = self._images.setdefault(split["digest"], (count, path))
+            if count != known:
+                raise DataError(
+                    f"splits.{name} has {counted(count, 'image')}, {other} has {known} of the same digest", file=path
+                )
 
     def get(self, run_id: str) -> Record | None:
         """The record of a run."""
@@ -71,23 +84,20 @@ class Library:
         return all(self.result(run_id, split) is not None for split in splits)
 
 
-def _read(path: Path) -> Record:
-    try:
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-        newer = record["version"] > VERSION
-        ok = {"id", "what", "splits", "seed"} <= set(record) and isinstance(record["splits"], dict)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no file of a run ({error})", file=path) from None
-    if newer or not ok:
-        raise DataError("of a newer release; update amodal" if newer else "no file of a run", file=path)
-    return record
-
-
 def collect(run: Run, splits: Sequence[Split], folders: Folders, columns: Sequence[str]) -> Record:
-    """Writes ``runs/ID.json`` of a run that was trained and tested on ``splits``; returns what it holds."""
+    """Writes ``runs/ID.json`` of a run that was trained and tested on ``splits``; returns what it holds.
+
+    Raises:
+        ConfigError: a file that decides its numbers is no longer what it was when the run was named.
+    """
+    if What.of(run.config, run.what.train, run.what.starts_from) != run.what:
+        raise ConfigError(
+            f"{run.label}: the file of its system or initial weights changed while it was made; the same command makes"
+            " the runs of the file as it is now"
+        )
     out = folders.run(run.id)
     path = folders.record(run.id)
-    old = _read(path) if path.is_file() else {"splits": {}, "cost": {}}
+    old = read_record(path) if path.is_file() else {"splits": {}, "cost": {}}
     log = _table(out / "log.csv")
     record = {
         "version": VERSION,
@@ -153,23 +163,33 @@ def _cost(known: dict[str, Any], checkpoint: Path, splits: Sequence[Split], colu
 
 
 def _table(path: Path) -> list[dict[str, float]]:
-    """Rows of a run's CSV file, numbers with four significant digits; empty cells are left out."""
+    """Rows of a run's CSV file, numbers with four significant digits; empty cells are left out, and so are infinite
+    ones: in float16 a gradient norm is, for single steps."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{k: int(v) if k == "step" else float(f"{float(v):.4g}") for k, v in row.items()} for row in rows]
+        try:
+            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        except (csv.Error, TypeError, ValueError) as error:  # Cells that are no numbers, or more of them than columns.
+            raise DataError(f"is no log of a training ({one_line(error)})", file=path) from None
+    if not all({"step", "seconds"} <= set(row) for row in rows):
+        raise DataError("is no log of a training, a row has no step or no seconds", file=path)
+    return [
+        {k: int(v) if k == "step" else float(f"{v:.4g}") for k, v in row.items() if math.isfinite(v)} for row in rows
+    ]
 
 
 def thin(rows: list[dict[str, float]], most: int = _ROWS) -> list[dict[str, float]]:
     """At most ``most`` rows, each the mean of its neighbours, so that no spike is chosen by chance."""
     size = -(-len(rows) // most) if rows else 1
     groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return [
-        {key: float(f"{sum(row[key] for row in group) / len(group):.4g}") for key in group[0]}
-        | {"step": group[-1]["step"]}
-        for group in groups
-    ]
+    return [_mean(group) | {"step": group[-1]["step"]} for group in groups]
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Each column's mean over the rows that have it, four significant digits."""
+    known = {key: [row[key] for row in rows if key in row] for row in rows for key in row}
+    return {key: float(f"{sum(values) / len(values):.4g}") for key, values in known.items()}
 
 
 def seconds(log: list[dict[str, float]]) -> dict[str, float]:

@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from amodal.errors import ConfigError, nearest
+from amodal.evaluation import KEYS
 
 BOOTSTRAP = "paired bootstrap over images"
 COSTS = ("parameters", "flops")
 BASELINES = ("clipped", "hull")
-PARTS = {
-    "mask": ("AP", "AP50", "AP75", "AR100", "AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60",
-             "mIoU", "mIoU-occ"),
-    "box": ("AP", "AP50", "AP75", "AR100", "AP-occ", "AP-occ-gt", "AP-occ75", "AP-occ60", "AP-occ-gt75", "AP-occ-gt60",
-            "AP-of-mask"),
-    "visible": ("AP", "AP50", "AP75", "AR100"),
-}  # fmt: skip
-METRICS = tuple(f"{part}.{key}" for part, keys in PARTS.items() for key in keys)
+METRICS = tuple(f"{part}.{key}" for part, keys in KEYS.items() for key in keys)
 COLUMNS = ("mask.AP", "mask.AP-occ-gt", "box.AP", "box.AP-occ-gt", "visible.AP")
 """Columns of a table that names none."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from amodal.files import write_picture
 from amodal.reproduce.experiment import COSTS, Experiment
 from amodal.reproduce.sources import Sources
 from amodal.reproduce.tables import Entry, column_title
@@ -43,7 +44,7 @@ def line_figure(experiment: Experiment, sources: Sources, entries: Sequence[Entr
                     lines.append((row.title, [_point(value) for value in values]))
                 panels.append(_panel(key, column_title(column), [point.label for point in points], lines))
         path = out / f"{experiment.name}{'' if number == 0 else '-' + split.name.replace('/', '_')}.png"
-        _sheet(panels, len(columns)).save(path)
+        write_picture(path, _sheet(panels, len(columns)))
         paths.append(path)
     return paths
 

@@ -1,8 +1,9 @@
 """What decides the numbers of a run, and the short name that follows from it: equal names, equal numbers.
 
-A run is its resolved settings, the annotations it is trained on, and what it starts from. Where files lie, how many
-processes read them and how often something is logged is not part of it. A changed setting is another name, so no
-number of other settings is ever shown in its place.
+A run is its resolved settings, the annotations it is trained on, and what it starts from. A setting that names a file
+(initial weights, a system of the user's own) stands for what is in it. Where files lie, how many processes read them
+and how often something is logged is not part of a run. A changed setting is another name, so no number of other
+settings is ever shown in its place.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from typing import Any
 
 from amodal.checkpoint import WEIGHTS, prior_kind
 from amodal.config import TrainConfig
-from amodal.config_io import flatten, structure, to_dict
+from amodal.config_io import OWN_SETTINGS, flatten, structure, to_dict
 from amodal.errors import ConfigError
+from amodal.model import normalised
+from amodal.models.backbone import TIMM
+from amodal.models.timm_weights import SHIPPED, find_file
+from amodal.systems import is_own, source_file
 from amodal.train.state import FREE_KEYS
 
 _FREE = FREE_KEYS | {"data.train", "data.train_images"}
+_SYSTEM, _BACKBONE, _WEIGHTS = "model.system", "model.backbone.name", "model.backbone.weights"
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class What:
 
     Attributes:
         settings: nested, complete, without what does not change numbers; ``prior_fit`` only where a prior is used.
+            Where one names a file, the digest of its content stands: "file DIGEST", "my_module:MySystem@DIGEST".
         train: digest of the training annotations.
         starts_from: another run, the digest of a checkpoint's weights, or None for a fresh start.
     """
@@ -40,8 +47,14 @@ class What:
 
     @classmethod
     def of(cls, config: TrainConfig, train: str, starts_from: What | str | None = None) -> What:
-        """The run of these settings and data."""
-        return cls(_decisive(config), train, starts_from)
+        """The run of these settings and data.
+
+        Raises:
+            ConfigError: a file that a setting names is not there.
+        """
+        flat = _decisive(config)
+        contents = _contents(flat, fresh=starts_from is None)
+        return cls(nest({**flat, **contents}), train, starts_from)
 
     @property
     def id(self) -> str:
@@ -65,19 +78,40 @@ class What:
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> What | None:
         """What :meth:`describe` wrote, perhaps by an earlier release: settings that were not known then have their
-        defaults. None where it holds settings that are no longer known, so that it can be no run of today."""
+        defaults. None where it holds settings that are no longer known, so that it can be no run of today.
+
+        No file that it names is opened and no module imported: it may be anybody's. So the settings of a system that is
+        not the package's are taken as they stand.
+        """
         start = described["starts_from"]
         known: What | str | None = None
         if start is not None:
             known = start["weights"] if "weights" in start else cls.parse(start)
             if known is None:
                 return None
+        settings = flatten(described["settings"])  # A section as a whole must not hide what it names.
+        kept: dict[str, Any] = {}
+        if is_own(str(settings.get(_SYSTEM))):
+            kept = {key: value for key, value in settings.items() if key == _SYSTEM or key.startswith(OWN_SETTINGS)}
         try:
             # The parser turns numbers in lists into floats where they are, which here would be in the caller's.
-            config = structure(TrainConfig, nest(deepcopy(described["settings"])), "run")
+            rest = nest(deepcopy({key: value for key, value in settings.items() if key not in kept}))
+            flat = {**_decisive(structure(TrainConfig, rest, "run")), **kept}
+            return cls(nest({key: _plain(value) for key, value in flat.items()}), described["train"], known)
         except ConfigError:
             return None
-        return cls.of(config, described["train"], known)
+
+    @classmethod
+    def as_written(cls, described: Mapping[str, Any]) -> What:
+        """What :meth:`describe` wrote, to the letter: its name is the one that it was given then.
+
+        Raises:
+            ConfigError: a key is a value and a section at once.
+        """
+        start = described["starts_from"]
+        if start is not None:
+            start = start["weights"] if "weights" in start else cls.as_written(start)
+        return cls(nest(described["settings"]), described["train"], start)
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,22 +141,63 @@ def weights_digest(folder: Path) -> str:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ConfigError(f"init: {folder} is no checkpoint folder, {WEIGHTS} is missing")
-    digest = blake2b(digest_size=8)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return _file_digest(path)
 
 
 def _decisive(config: TrainConfig) -> dict[str, Any]:
+    """Dotted key -> value of the settings that decide numbers."""
     method = config.model.method
     settings = to_dict(config)
+    # What the backbone's weights expect stands for a mean that is not given.
+    settings["model"]["transform"] = asdict(normalised(config.model))
     # A system without settings of its own would vanish in a dotted list; it is named by model.system.
     if method is None or not asdict(method):
         del settings["model"]["method"]
     if prior_kind(method) is None:
         del settings["prior_fit"]
-    return nest({key: _plain(value) for key, value in flatten(settings).items() if key not in _FREE})
+    return {key: _plain(value) for key, value in flatten(settings).items() if key not in _FREE}
+
+
+def _contents(flat: Mapping[str, Any], fresh: bool) -> dict[str, Any]:
+    """Dotted key -> what stands for the content of the file that a setting names, for those of ``flat`` that do.
+
+    ``fresh``: the run reads its initial weights, as nothing else is there to start from.
+    """
+    found: dict[str, Any] = {}
+    weights, system = flat[_WEIGHTS], flat[_SYSTEM]
+    if flat[_BACKBONE].startswith(TIMM) and weights == SHIPPED:
+        found[_WEIGHTS] = f"file {_file_digest(find_file(flat[_BACKBONE].removeprefix(TIMM), weights))}"
+    elif weights is not None and Path(weights).suffix.lower() == ".safetensors":
+        if fresh and not Path(weights).is_file():
+            raise ConfigError(f"{_WEIGHTS} is {weights!r}, no such file")
+        found[_WEIGHTS] = _content(weights) if fresh else None
+    if is_own(system):
+        found[_SYSTEM] = f"{system}@{_file_digest(source_file(system))}"
+        # What the texts among its settings mean, only its code knows.
+        found |= {key: _content(value) for key, value in flat.items() if key.startswith(OWN_SETTINGS)}
+    return found
+
+
+def _content(value: Any) -> Any:
+    """A value in which the path of a file is replaced by the digest of what is in it."""
+    if isinstance(value, list):
+        return [_content(item) for item in value]
+    return f"file {_file_digest(Path(value))}" if isinstance(value, str) and _is_file(value) else value
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # A text that can be no path: too long, or with a NUL.
+        return False
+
+
+def _file_digest(path: Path) -> str:
+    digest = blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

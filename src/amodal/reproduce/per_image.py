@@ -8,6 +8,7 @@ counts, and one whether it is ignored; of the objects it is kept how many count.
 from __future__ import annotations
 
 import base64
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ from amodal.evaluation.occlusion import LARGEST_RATE
 VERSION = 1
 METRICS = ("mask.AP", "mask.AP-occ-gt", "box.AP", "box.AP-occ-gt")
 """The metrics that are kept."""
+
+_OF_DETECTIONS = {
+    "image": "int32", "label": "int32", "scores": "float64",
+    **{f"{part} {metric}": "uint16" for part in ("matched", "ignored") for metric in METRICS},
+}  # fmt: skip
+_OF_OBJECTS = {
+    "object_image": "int32", "object_label": "int32", **{f"counts {metric}": "bool" for metric in METRICS},
+}  # fmt: skip
+"""Arrays by name -> their type."""
 
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
 
@@ -91,8 +101,29 @@ class PerImage:
 
     @classmethod
     def unpack(cls, data: Mapping[str, Any]) -> PerImage:
-        """What :meth:`pack` wrote."""
-        arrays = {name: _unpack(packed) for name, packed in data["arrays"].items()}
+        """What :meth:`pack` wrote.
+
+        Raises:
+            ValueError: it is of a newer release, or an array is missing, damaged, or does not fit the others; the
+                message begins with its key.
+        """
+        if data["version"] != VERSION:
+            raise ValueError(f"version is {data['version']}, this release reads {VERSION}")
+        kinds = {**_OF_DETECTIONS, **_OF_OBJECTS}
+        for name in kinds:
+            if name not in data["arrays"]:
+                raise ValueError(f"arrays.{name} is missing")
+        arrays = {name: _unpack(name, data["arrays"][name], dtype) for name, dtype in kinds.items()}
+        for group, first in ((_OF_DETECTIONS, "image"), (_OF_OBJECTS, "object_image")):
+            for name in group:
+                if len(arrays[name]) != len(arrays[first]):
+                    raise ValueError(f"arrays.{name} has {len(arrays[name])} values, {first} has {len(arrays[first])}")
+        for name, limit in (("image", "images"), ("label", "classes")):
+            for values in (arrays[name], arrays[f"object_{name}"]):
+                if len(values) and not 0 <= values.min() <= values.max() < data[limit]:
+                    raise ValueError(f"arrays.{name} has numbers outside of 0 to {data[limit] - 1}")
+        if not np.isfinite(arrays["scores"]).all():
+            raise ValueError("arrays.scores has numbers that are not finite")
         columns: dict[str, Any] = {
             part: {metric: arrays[f"{part} {metric}"] for metric in METRICS}
             for part in ("matched", "ignored", "counts")
@@ -141,7 +172,17 @@ def _pack(values: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": values.dtype.name, "shape": list(values.shape), "data": text}
 
 
-def _unpack(packed: Mapping[str, Any]) -> NDArray[Any]:
-    dtype = np.dtype(packed["dtype"])
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), dtype.newbyteorder("<"))
-    return raw.reshape(packed["shape"]).astype(dtype)
+def _unpack(name: str, packed: Mapping[str, Any], dtype: str) -> NDArray[Any]:
+    shape, kind = packed["shape"], np.dtype(dtype)
+    if packed["dtype"] != dtype or len(shape) != 1:
+        raise ValueError(f"arrays.{name} is {packed['dtype']} {shape}, must be {dtype} of one dimension")
+    size = shape[0] * kind.itemsize
+    unpacker = zlib.decompressobj()
+    try:
+        # No more than is asked for, and one byte to tell that there is more.
+        raw = unpacker.decompress(base64.b64decode(packed["data"], validate=True), min(size + 1, sys.maxsize))
+    except (ValueError, zlib.error):
+        raise ValueError(f"arrays.{name}.data is no base64 of zlib") from None
+    if len(raw) != size or not unpacker.eof:
+        raise ValueError(f"arrays.{name}.data does not hold the {shape[0]} values that shape names")
+    return np.frombuffer(raw, kind.newbyteorder("<")).astype(kind)

@@ -19,6 +19,7 @@ from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.errors import ConfigError
 from amodal.evaluation.occlusion import LARGEST_RATE, object_rates
+from amodal.files import write_picture
 from amodal.reproduce.experiment import Pictures
 from amodal.reproduce.study import Member, Study
 from amodal.viz.instances import draw_instances, label_font
@@ -62,8 +63,7 @@ def picture_sheet(study: Study, members: Sequence[Member], path: Path) -> Path:
             tiles.append(_tile(pixels, window, _nearest(predictions, truth, row)))
         sheet.append(tiles)
     picture = _join(sheet, ["photograph", "truth", *(title for title, _ in found)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    write_picture(path, picture)
     return path
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from amodal.config import TrainConfig
-from amodal.config_io import flatten, read_yaml
-from amodal.errors import ConfigError, nearest
+from amodal.config_io import flatten
+from amodal.errors import ConfigError, nearest, refuse_address
 from amodal.files import shipped_files
+from amodal.plain_yaml import read_yaml
 from amodal.reproduce.experiment import (
     BASELINES,
     BOOTSTRAP,
@@ -45,6 +46,7 @@ def find_experiment(name: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    refuse_address(name)
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     found = shipped_files("experiments")

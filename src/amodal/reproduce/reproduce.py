@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from amodal.errors import counted
-from amodal.files import write_json, write_text
+from amodal.errors import DataError, counted
+from amodal.files import check_room, write_json, write_text
 from amodal.reproduce.experiment import Experiment
 from amodal.reproduce.figures import line_figure
 from amodal.reproduce.machine import commit
@@ -78,6 +79,8 @@ def reproduce(asked: Asked) -> int:
         KeyboardInterrupt: SIGINT or SIGTERM came; the same command goes on.
     """
     experiment = read_experiment(find_experiment(asked.experiment))
+    _check_tables(asked.out, experiment.name)
+    check_room(asked.out)
     if asked.rows:
         experiment = experiment.only(asked.rows)
     if asked.seeds:
@@ -97,6 +100,19 @@ def reproduce(asked: Asked) -> int:
     return _say(outcome)
 
 
+def _check_tables(out: Path, name: str) -> None:
+    """Refuses a folder whose files of these names are no tables of an experiment."""
+    try:
+        content = json.loads((out / f"{name}.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and {"rows", "splits", "commit"} <= content.keys():
+        return
+    for ending in ("json", "md", "csv", "png"):
+        if (path := out / f"{name}.{ending}").exists():
+            raise DataError("is there already, and is no table of an experiment; choose another --out", file=path)
+
+
 def _draw(drawn: tuple[int, int], out: Path, runner: Runner) -> tuple[Given, Outcome]:
     count, size = drawn
     made = {
@@ -113,8 +129,8 @@ def _write(study: Study, members: Sequence[Member], asked: Asked) -> None:
     entries = study.entries(members)
     text, content = tables(experiment, sources, entries)
     content["steps"] = next((run.config.steps for member in members for run in member.runs.values()), None)
-    write_text(out / f"{experiment.name}.md", text)
     write_json(out / f"{experiment.name}.json", content)
+    write_text(out / f"{experiment.name}.md", text)
     splits = {split.name: split.digest for split in sources.test}
     write_text(out / f"{experiment.name}.csv", table_csv(entries, splits, experiment.columns))
     print(text)
@@ -160,7 +176,7 @@ def _code(outcome: Outcome) -> int:
 def _say(outcome: Outcome) -> int:
     if outcome.failed:
         step, log = outcome.failed[0]
-        more = f" (and {len(outcome.failed) - 1} more steps)" if len(outcome.failed) > 1 else ""
+        more = f" (and {counted(len(outcome.failed) - 1, 'more step')})" if len(outcome.failed) > 1 else ""
         print(f"amodal reproduce: {step.title} failed, see {log}{more}", file=sys.stderr)
     elif outcome.stopped:
         print("amodal reproduce: time is up; the same command goes on", file=sys.stderr)

@@ -23,8 +23,9 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from amodal.errors import ConfigError
-from amodal.files import write_json
+from amodal.errors import ConfigError, named
+from amodal.files import check_room, write_json
+from amodal.locks import lock
 from amodal.reproduce.machine import commit
 
 GRACE_S = 20.0
@@ -160,10 +161,13 @@ class Runner:
         device = min(self.devices, key=used.count)
         words = [sys.executable, *_PROGRAM, *step.words]
         words += ["--device", "cuda" if device.startswith("cuda") else device] if step.on_device else []
-        self.logs.mkdir(parents=True, exist_ok=True)
-        with (self.logs / f"{step.key}.log").open("ab") as log:
-            log.write(f"# {commit()} on {device}: {shlex.join(step.words)}\n".encode())
-            log.flush()
+        path = self.logs / f"{step.key}.log"
+        with named(path):
+            self.logs.mkdir(parents=True, exist_ok=True)
+            log = path.open("ab", buffering=0)
+        with log:
+            with named(path):
+                log.write(f"# {commit()} on {device}: {shlex.join(step.words)}\n".encode())
             # A group of its own: all that a step starts can be ended with it, and Ctrl-C reaches this process alone.
             process = subprocess.Popen(
                 words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_environment(device),
@@ -183,6 +187,7 @@ class Runner:
                 bar.update()
             else:
                 running.lock.close()
+                check_room(self.logs)  # Where the disk is full, the log does not say so.
                 outcome.failed.append((step, self.logs / f"{step.key}.log"))
                 _drop(waiting, step.key)
 
@@ -225,18 +230,13 @@ def _drop(waiting: list[Step], key: str) -> None:
 
 def _claim(path: Path) -> IO[bytes] | None:
     """The open lock file, or None while another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows: one runner at a time.
-        pass
-    except OSError:
-        file.close()
-        return None
-    return file
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    if lock(file.fileno()):
+        return file
+    file.close()
+    return None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amodal.data.reader import load
-from amodal.errors import ConfigError
+from amodal.data.told import tell
+from amodal.errors import ConfigError, counted
 from amodal.reproduce.experiment import DataNames
 from amodal.train.data import annotation_digest
 
@@ -70,7 +71,7 @@ def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> t
         ConfigError: one of the two is given more often than the other.
     """
     if len(annotations) != len(images):
-        counts = f"{len(annotations)} annotation files, {len(images)} folders"
+        counts = f"{counted(len(annotations), 'annotation file')}, {counted(len(images), 'folder')}"
         raise ConfigError(f"--data.{flag} and --data.{flag}_images go together: {counts}")
     return tuple(zip(annotations, images, strict=True))
 
@@ -78,22 +79,26 @@ def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> t
 def find_sources(names: DataNames, given: Given) -> Sources:
     """The data sets, their annotations read for their digests; ``given`` comes first.
 
+    What is left out of a file is said on stderr.
+
     Raises:
         ConfigError: one is missing, or its annotations are not those that the experiment file names.
         DataError: a file is faulty.
     """
-    train = _split("train", names.train, given.train, names, given.root)
+    known: dict[Path, str] = {}  # One file may stand for several splits.
+    train = _split("train", names.train, given.train, names, given.root, known)
     if train is None:
         raise ConfigError("--data.train is missing: the experiment names no data of its own")
     tests = given.test or (None,) * len(names.test)
     test_names = [None] * len(tests) if given.test else list(names.test)
-    test = [_split("test", name, pair, names, given.root) for name, pair in zip(test_names, tests, strict=True)]
+    pairs = zip(test_names, tests, strict=True)
+    test = [_split("test", name, pair, names, given.root, known) for name, pair in pairs]
     if not test:
         raise ConfigError("--data.test is missing: the experiment names no data of its own")
     found = tuple(split for split in test if split is not None)
     if len({split.name for split in found}) < len(found):
         raise ConfigError(f"--data.test: two splits are called {found[0].name!r}; rename a file or its folder")
-    return Sources(train, _split("tune", names.tune, given.tune, names, given.root), found)
+    return Sources(train, _split("tune", names.tune, given.tune, names, given.root, known), found)
 
 
 def split_name(annotations: Path) -> str:
@@ -103,23 +108,50 @@ def split_name(annotations: Path) -> str:
 
 
 def _split(
-    role: str, name: str | None, pair: tuple[Path, Path] | None, names: DataNames, root: Path | None
+    role: str,
+    name: str | None,
+    pair: tuple[Path, Path] | None,
+    names: DataNames,
+    root: Path | None,
+    known: dict[Path, str],
 ) -> Split | None:
     if pair is not None:
-        return Split(split_name(pair[0]), _digest(pair[0]), *pair)
+        return Split(split_name(pair[0]), _digest(pair[0], known), *pair)
     if name is None:
         return None
     stated = (names.digests or {}).get(name)
     if root is not None:
-        path = root / f"{name}.json"
-        digest = _digest(path)
-        if stated not in (None, digest):
-            raise ConfigError(f"{path}: not the annotations of this experiment (digest {digest}, it names {stated})")
-        return Split(name, digest, path, root / name)
+        return _below(root, name, stated, known)
     if stated is None:
-        raise ConfigError(f"--data.{role} or --data.root is missing: {name} is not there, and its digest is not known")
+        raise ConfigError(
+            f"--data.{role} or --data.root is missing: runs are found by the digest of their annotations, and the"
+            f" experiment names none for {name} (data.digests)"
+        )
     return Split(name, stated)
 
 
-def _digest(path: Path) -> str:
-    return annotation_digest(load(path))
+def _below(root: Path, name: str, stated: str | None, known: dict[Path, str]) -> Split:
+    """The split NAME below ``--data.root``; ``stated`` is the digest that the experiment file names, if any."""
+    path = root / f"{name}.json"
+    if not path.is_file():
+        way = (
+            "leave --data.root out, as the experiment names its digest" if stated else f"name it in data.digests.{name}"
+        )
+        raise ConfigError(
+            f"--data.root {root}: {name}.json is not there; runs, finished ones too, are found by the digest of their"
+            f" annotations: give the folder that holds it, or for finished runs alone {way}"
+        )
+    digest = _digest(path, known)
+    if stated not in (None, digest):
+        raise ConfigError(
+            f"{path}: not the annotations of this experiment: their digest is {digest}, data.digests.{name} is {stated}"
+        )
+    return Split(name, digest, path, root / name)
+
+
+def _digest(path: Path, known: dict[Path, str]) -> str:
+    if path not in known:
+        annotations = load(path)
+        tell(annotations)
+        known[path] = annotation_digest(annotations)
+    return known[path]

@@ -9,6 +9,7 @@ from typing import Any
 
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
+from amodal.errors import counted
 from amodal.files import write_text
 from amodal.reproduce.runner import Step
 from amodal.reproduce.runs import Run
@@ -92,7 +93,7 @@ def scenes_step(out: Path, images: int, size: int, seed: int) -> tuple[Step, tup
     """Draws scenes; with the annotation file and the picture folder that they will have."""
     folder = out / DATA / f"scenes-{images}-{size}px-seed{seed}"
     words = ("scenes", str(folder), "--images", str(images), "--size", str(size), "--seed", str(seed), "--overwrite")
-    step = Step(f"scenes-{folder.name}", f"draw {images} scenes", words, folder / "drawn.json")
+    step = Step(f"scenes-{folder.name}", f"draw {counted(images, 'scene')}", words, folder / "drawn.json")
     return step, (folder / "annotations.json", folder / "images")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amodal.evaluation import KEYS
 from amodal.reproduce.bootstrap import compare as bootstrap
-from amodal.reproduce.experiment import BASELINES, COSTS, PARTS
+from amodal.reproduce.experiment import BASELINES, COSTS
 from amodal.reproduce.per_image import METRICS, PerImage
 
 _UNITS = {"parameters": (1e6, "M"), "flops": (1e9, "G")}
@@ -108,7 +109,11 @@ def time_table(entries: Sequence[Entry]) -> str:
     for entry in entries:
         used = [record["seconds"] for record in entry.records.values() if record["seconds"]]
         rows.append(
-            [entry.title, cell([u["step"] for u in used]), cell([u["total"] for u in used if "total" in u], 60.0)]
+            [
+                entry.title,
+                cell([u["step"] for u in used if "step" in u]),
+                cell([u["total"] for u in used if "total" in u], 60.0),
+            ]
         )
     return markdown(["training", "seconds a step (median)", "minutes"], rows)
 
@@ -193,7 +198,7 @@ def table_json(
         columns: of the table; ``clipped`` and ``hull`` are there where one of them asks for it.
         facts: further keys.
     """
-    parts = [(f"{part}.{key}", part, key) for part, keys in PARTS.items() for key in keys]
+    parts = [(f"{part}.{key}", part, key) for part, keys in KEYS.items() for key in keys]
     tables: dict[str, Any] = {}
     for split, digest in splits.items():
         rows: dict[str, Any] = {}

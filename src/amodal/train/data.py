@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from amodal.config import TrainConfig
 from amodal.data.classes import Classes, ClassMatch, match
+from amodal.data.problems import Count
 from amodal.data.store import AnnotationSet
+from amodal.data.told import tell
 from amodal.data.transforms import train_transforms
 from amodal.datasets import AmodalDataset, collate
 from amodal.datasets import load as load_dataset
@@ -25,6 +28,8 @@ from amodal.structures import Targets
 from amodal.train.order import DataOrder, MicroBatches
 
 Sample = tuple[Tensor, Targets]
+
+_EXAMPLES = 5  # ids that are named of what is left out
 
 
 class TrainImages(Dataset[Sample]):
@@ -55,6 +60,8 @@ class TrainImages(Dataset[Sample]):
 def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     """Training images (augmented) and the validation set, None without one.
 
+    What is left out of the two files, and classes without a partner, is said on stderr.
+
     Raises:
         ConfigError: no training data are named.
         DataError: a file is missing or faulty, or the classes of the two sets cannot be told apart.
@@ -67,9 +74,12 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
         given, other = ("val", "val_images") if data.val is not None else ("val_images", "val")
         raise ConfigError(f"data.{given} is set without data.{other}")
     train = load_dataset(data.train, data.train_images, transforms=train_transforms(data.flip, config.seed))
+    tell(train.annotations, _not_learnt(train.annotations))
     if data.val is None or data.val_images is None:
         return TrainImages(train), None
     val = load_dataset(data.val, data.val_images)
+    if val.annotations.path != train.annotations.path:
+        tell(val.annotations)
     ours = Classes(train.annotations.class_names, train.annotations.category_ids, "data.train")
     matched = match_val(ours, val.annotations)
     for line in matched.told():
@@ -78,6 +88,20 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
         warn("warning: data.val has no object with a known whole shape of a class of data.train; AP is undefined, and"
              " best/ follows the newest weights")  # fmt: skip
     return TrainImages(train), val
+
+
+def _not_learnt(data: AnnotationSet) -> list[Count]:
+    """What a training makes no use of; nothing for a file of crowds alone, of which :func:`tell` says why."""
+    if len(data) and data.crowd.all():
+        return []
+    parts = {
+        "crowd (iscrowd 1), which is not learnt": data.annotation_ids[data.crowd],
+        "whole shape that is not annotated; of the object only the visible part is learnt": data.annotation_ids[
+            ~data.crowd & ~data.amodal_known
+        ],
+        "image without an object to train on": data.image_ids[~_usable(data)],
+    }
+    return [Count(what, len(ids), tuple(ids[:_EXAMPLES].tolist())) for what, ids in parts.items() if len(ids)]
 
 
 def match_val(ours: Classes, val: AnnotationSet) -> ClassMatch:
@@ -152,13 +176,24 @@ def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Iterator[Any]:
         AmodalError: a picture is faulty, or a loader process died.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_one_thread, **how
+        _Told(data), collate_fn=_first_error, num_workers=workers, worker_init_fn=_settle, **how
     )
-    try:
+    with loader_deaths():
         for batch in loader:
             if isinstance(batch, AmodalError):
                 raise batch
             yield batch
+
+
+@contextmanager
+def loader_deaths() -> Iterator[None]:
+    """Tells the death of a loader process on one line; PyTorch raises it wherever the program is at that moment.
+
+    Raises:
+        AmodalError: a loader process died.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
@@ -174,8 +209,10 @@ def _usable(data: AnnotationSet) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return counts > 0
 
 
-def _one_thread(_: int) -> None:
+def _settle(_: int) -> None:
     # Workers share the cores with the training process.
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group; the training process ends its step, saves, and then ends the workers.
+    # Ctrl-C reaches the whole group, and so does the SIGTERM of a scheduler; the training process ends its step, saves,
+    # and then ends the workers, for which the second SIGTERM is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config
+from amodal.checkpoint import WEIGHTS, check_folder, read_checkpoint_config, read_notices
 from amodal.config import ModelConfig
-from amodal.errors import WeightsError
-from amodal.files import open_weights
+from amodal.data.classes import Classes, ClassMatch, match
+from amodal.errors import WeightsError, counted
+from amodal.files import fitting, open_weights
 from amodal.model import locate
 from amodal.models.rcnn import AmodalRCNN
 from amodal.systems import find, resolve
@@ -35,11 +35,11 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
     """Copies a checkpoint's weights into ``model``.
 
     The detector (backbone, proposals, box head) must be of the same widths. Rows that belong to classes (``class_rows``
-    of the box head and of every mask predictor) are copied for the classes that both have, by name; the others keep
-    their fresh values. Of the branch, and of a box side that is not the checkpoint's, whatever fits by name and shape
-    is copied, be it of the same system or of another: parts that the checkpoint does not have, or has in another shape,
-    start afresh, and so do those whose numbers mean something else there
-    (:meth:`amodal.models.branch.Branch.meanings`). Its prior is never taken over: it belongs to the data.
+    of the box head and of every mask predictor) are copied for the classes that both have, matched as everywhere
+    (:func:`amodal.data.classes.match`); the others keep their fresh values. Of the branch, and of a box side that is
+    not the checkpoint's, whatever fits by name and shape is copied, be it of the same system or of another: parts that
+    the checkpoint does not have, or has in another shape, start afresh, and so do those whose numbers mean something
+    else there (:meth:`amodal.models.branch.Branch.meanings`). Its prior is never taken over: it belongs to the data.
 
     Args:
         model: the detector to fill.
@@ -50,10 +50,11 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
 
     Raises:
         WeightsError: it is damaged, or its detector differs in more than its classes.
+        DataError: a class name stands for several classes, and their ids do not tell them apart.
     """
     folder = check_folder(locate(checkpoint))
-    config, class_names, _ = read_checkpoint_config(folder)
-    classes = _Classes.of(model, class_names)
+    config, class_names, category_ids = read_checkpoint_config(folder)
+    classes = _Classes.of(model, Classes(class_names, category_ids, "the checkpoint"), folder)
     path, state, taken = folder / WEIGHTS, model.state_dict(), _Taken()
     with open_weights(path) as file:
         names = set(file.keys())
@@ -63,6 +64,7 @@ def start_from(model: AmodalRCNN, checkpoint: str | Path) -> str:
             if any(name.startswith(prefix) for prefix in reset):
                 continue
             _take(taken, file, path, classes, name, own, name in names, name.startswith(own_parts))
+    model.notices = read_notices(folder)
     surplus = sorted(name for name in names - set(state) if not any(name.startswith(prefix) for prefix in reset))
     return "; ".join(_told(folder, config, model, classes, taken, reset, surplus))
 
@@ -78,10 +80,7 @@ def _take(
         return
     shape = list(file.get_slice(name).get_shape())
     if shape == classes.shape(name, own):
-        value = file.get_tensor(name)
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
-        classes.copy(name, value, own)
+        classes.copy(name, fitting(file.get_tensor(name), own.dtype, name, path), own)
         taken.copied += 1
     elif classes.counted(shape, own):
         taken.counted.append(name)
@@ -100,13 +99,13 @@ def _told(
     reset: dict[str, str],
     surplus: list[str],
 ) -> list[str]:
-    parts = [f"init: {taken.copied} tensors from {folder}"]
+    parts = [f"init: {counted(taken.copied, 'tensor')} from {folder}"]
     if config.system != model.config.system:
         parts.append(f"it is a {config.system}, this run trains a {model.config.system}")
     parts += classes.told()
     if taken.counted:
         what = ", ".join(taken.counted)
-        parts.append(f"{len(taken.counted)} start afresh ({classes.theirs} classes there): {what}")
+        parts.append(f"{len(taken.counted)} start afresh ({counted(classes.theirs, 'class')} there): {what}")
     for prefix, why in reset.items():
         parts.append(f"{prefix[:-1]} starts afresh, its numbers mean something else there ({why})")
     if taken.shapes:
@@ -141,30 +140,27 @@ class _Classes:
     """Which rows of which tensors belong to which class, here and in a checkpoint.
 
     Attributes:
-        names: our classes.
-        theirs: how many classes the checkpoint has.
-        rows: (ours, theirs) of the classes that both have.
+        matched: our classes and the checkpoint's.
         layouts: module -> rows before those of the classes (background), and rows of each class.
     """
 
-    names: list[str]
-    theirs: int
-    rows: list[tuple[int, int]]
+    matched: ClassMatch
     layouts: dict[str, tuple[int, int]]
 
     @classmethod
-    def of(cls, model: AmodalRCNN, theirs: list[str]) -> _Classes:
-        ours = model.class_names
-        if ours == theirs:  # Names may repeat; places do not.
-            rows = [(row, row) for row in range(len(ours))]
-        else:
-            rows = [(row, theirs.index(name)) for row, name in enumerate(ours) if name in theirs]
+    def of(cls, model: AmodalRCNN, theirs: Classes, folder: Path) -> _Classes:
+        ours = Classes(model.class_names, model.category_ids, "this run")
         layouts = {
             f"{name}.{layer}" if layer else name: counts
             for name, module in model.named_modules()
             for layer, counts in getattr(module, "class_rows", {}).items()
         }
-        return cls(ours, len(theirs), rows, layouts)
+        return cls(match(ours, theirs, file=folder), layouts)
+
+    @property
+    def theirs(self) -> int:
+        """How many classes the checkpoint has."""
+        return len(self.matched.theirs.names)
 
     def shape(self, name: str, own: Tensor) -> list[int]:
         """The shape that the checkpoint's tensor should have."""
@@ -180,27 +176,28 @@ class _Classes:
         before, each = layout
         own[:before] = value[:before].to(own)
         mine, given = (tensor[before:].view(-1, each, *own.shape[1:]) for tensor in (own, value))
-        for ours, theirs in self.rows:
+        for theirs, ours in self.matched.label_of.items():
             mine[ours] = given[theirs].to(own)
 
     def counted(self, shape: list[int], own: Tensor) -> bool:
         """Whether two shapes differ only in a first dimension that counts classes, as in layers that we do not know."""
         if not shape or shape[1:] != list(own.shape[1:]):
             return False
-        counts = (self.theirs, len(self.names))
+        counts = (self.theirs, len(self.matched.ours.names))
         pairs = [tuple(each * (count + more) for count in counts) for each in (1, 4) for more in (0, 1)]
         return (shape[0], own.shape[0]) in pairs
 
     def told(self) -> list[str]:
         """What became of the classes; nothing where they are the same."""
-        if self.rows == [(row, row) for row in range(self.theirs)] and self.theirs == len(self.names):
+        ours, theirs = (list(one.names) for one in (self.matched.ours, self.matched.theirs))
+        partner, taken = self.matched.partner, self.matched.label_of
+        if partner == list(range(len(theirs))):
             return []
-        carried = {ours for ours, _ in self.rows}
-        fresh = [name for row, name in enumerate(self.names) if row not in carried]
-        return [
-            f"classes carried over: {_listed([self.names[row] for row in sorted(carried)])}",
-            f"classes that start afresh: {_listed(fresh)}",
-        ]
+        carried = [name for name, label in zip(ours, partner, strict=True) if label is not None]
+        fresh = [name for name, label in zip(ours, partner, strict=True) if label is None]
+        lost = [name for label, name in enumerate(theirs) if label not in taken]
+        parts = [f"classes carried over: {_listed(carried)}", f"classes that start afresh: {_listed(fresh)}"]
+        return [*parts, f"classes of it that are left out: {_listed(lost)}"] if lost else parts
 
 
 def _listed(names: list[str]) -> str:

@@ -10,12 +10,14 @@ from accelerate import Accelerator
 from amodal.checkpoint import PRIOR, check_prior, maker_of, prior_kind
 from amodal.config import TrainConfig
 from amodal.errors import AmodalError, ConfigError
-from amodal.files import recover, replace_folder
+from amodal.files import check_own, check_room, recover, replace_folder
 from amodal.settings import FitConfig
 
 if TYPE_CHECKING:
     from amodal.data.store import AnnotationSet
     from amodal.models.branch import Prior, PriorMaker
+
+_ENDINGS = (".yaml", ".json", ".safetensors")
 
 
 def run_prior(
@@ -57,13 +59,21 @@ def run_prior(
     folder = Path(config.out) / PRIOR
     if accelerator.is_main_process:
         recover(folder)
+        _check_own(folder)
         if not _is_there(folder, maker, settings, digest):
+            check_room(folder.parent)
             prior, told = maker.fit(annotations, settings, data=digest, progress=True)
             with replace_folder(folder) as fresh:
                 maker.save(prior, fresh)
             print(f"prior: {told}, in {folder}")
     accelerator.wait_for_everyone()
     return maker.load(folder)
+
+
+def _check_own(folder: Path) -> None:
+    """Refuses to replace a folder that holds files which no kind of prior has."""
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    check_own(folder, [path.name for path in there if path.suffix in _ENDINGS], "a prior")
 
 
 def _is_there(folder: Path, maker: PriorMaker, settings: FitConfig, digest: str) -> bool:

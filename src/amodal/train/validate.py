@@ -1,9 +1,9 @@
-"""Evaluation during training, and pictures of what the model sees by then."""
+"""Evaluation during training."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,14 +14,10 @@ from tqdm import tqdm
 from amodal.data.classes import Classes
 from amodal.data.results import translate
 from amodal.datasets import AmodalDataset
-from amodal.errors import name_all, one_line
 from amodal.train.data import comparable, match_val, val_batches
 
 if TYPE_CHECKING:
     from amodal.models.rcnn import AmodalRCNN
-
-SAMPLES = 4
-SAMPLE_THRESHOLD = 0.5
 
 
 def validate(
@@ -52,30 +48,12 @@ def validate(
     gathered = gather_object(translate(results, matched.category_of))
     if not accelerator.is_main_process:
         return None
-    metrics = evaluate(data.annotations, gathered)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
+        metrics = evaluate(data.annotations, gathered)
     if not comparable(matched, data.annotations):
         metrics["mask"]["AP"] = None  # Objects of other classes alone are nothing that weights could be better at.
     return metrics
-
-
-def draw_samples(accelerator: Accelerator, model: AmodalRCNN, data: AmodalDataset, folder: Path) -> None:
-    """Pictures of the first images with what the model finds in them; those that cannot be read or drawn are named."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.eval()
-    faults: list[tuple[str, str]] = []
-    with torch.no_grad(), accelerator.autocast():
-        for index in range(min(SAMPLES, len(data))):
-            number = int(data.annotations.image_ids[index])
-            try:
-                image = data.image(index)
-                found = model([image.to(accelerator.device)])[0]
-                found.image = image.permute(1, 2, 0).numpy()
-                found[found.scores >= SAMPLE_THRESHOLD].draw(folder / f"{number}.png")
-            except Exception as fault:  # A picture to look at is no reason to end a training.
-                faults.append((f"image {number}", one_line(fault)))
-    model.train()
-    if faults:
-        tqdm.write(name_all(f"could not be drawn into {folder}", faults))
 
 
 def mask_ap(metrics: Mapping[str, Any]) -> float | None:
@@ -99,3 +77,13 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         for part in ("mask", "box", "visible")
         for name, value in (metrics.get(part) or {}).items()
     }
+
+
+def nested_metrics(row: Mapping[str, str]) -> dict[str, Any] | None:
+    """The opposite of :func:`flat_metrics` for a row of ``eval.csv``; None for an empty one."""
+    metrics: dict[str, Any] = {}
+    for key, text in row.items():
+        part, dot, name = key.partition(".")
+        if dot:
+            metrics.setdefault(part, {})[name] = float(text) if text else None
+    return metrics or None

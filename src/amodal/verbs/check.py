@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from amodal.verbs import File, Folder
 
 if TYPE_CHECKING:
     from amodal.data.check import Report
 
 
-def check(ann: Path, images: Path | None = None, schema: str = "auto", limit: int = 20) -> int:
+def check(ann: File, images: Folder | None = None, schema: str = "auto", limit: int = 20) -> int:
     """Problems of an annotation file with image and annotation ids, then statistics; exit code 1 if any is an error.
 
     Errors are faults that make an annotation unusable, and images that are missing, unreadable or of another size.
     Warnings are oddities: stored boxes or rates that do not fit the masks, visible pixels outside the amodal mask,
     duplicates, overlapping objects that all claim to be wholly visible, keys that only some annotations have, files of
     crowds, classes without instances. A file that is no JSON at all ends with exit code 2.
+
+    Example:
+        amodal check annotations.json --images pictures
 
     Args:
         ann: annotation file (JSON) in any known schema.
@@ -33,6 +37,8 @@ def check(ann: Path, images: Path | None = None, schema: str = "auto", limit: in
 
 
 def _problem_lines(report: Report, limit: int) -> list[str]:
+    from amodal.errors import counted
+
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
     order = {"error": 0, "warning": 1}
@@ -51,4 +57,4 @@ def _problem_lines(report: Report, limit: int) -> list[str]:
             lines.append(f"{verb}: {count} x {reason} (e.g. {', '.join(map(str, examples))})")
     errors = sum(count for (severity, _), count in shown.items() if severity == "error")
     warnings = sum(shown.values()) - errors
-    return [*lines, f"{errors} errors, {warnings} warnings"]
+    return [*lines, f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"]

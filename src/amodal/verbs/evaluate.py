@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from amodal.verbs import File
 
 
 def evaluate(
-    gt: Path,
-    results: Path,
-    out: Path | None = None,
+    gt: File,
+    results: File,
+    out: File | None = None,
     trust_bbox: bool = False,
     vrsp_compat: bool = False,
     per_class: bool = False,
@@ -18,11 +18,14 @@ def evaluate(
 
     An object's occlusion rate is the one that the annotation file stores, else it is computed from the masks.
 
+    Example:
+        amodal evaluate annotations.json predictions.json --out metrics.json
+
     Args:
         gt: annotation file (JSON) in any known schema.
         results: results file: a JSON list of objects with image_id, category_id, score, bbox (amodal xywh, pixels),
             segmentation (amodal RLE) and, where the system has it, visible_mask (RLE).
-        out: write the numbers to this JSON file, too.
+        out: JSON file for the numbers, beside the printed table; none of the two that are read.
         trust_bbox: take the truth's amodal boxes from the annotation file instead of from the masks.
         vrsp_compat: leave visible rates of the truth above 1 unclamped; such objects are then ignored, as in the
             evaluation that earlier work uses.
@@ -35,8 +38,10 @@ def evaluate(
     from amodal.data.told import tell
     from amodal.evaluation import prepare, table
     from amodal.evaluation.remarks import rate_remarks, unjudged
-    from amodal.files import write_json
+    from amodal.files import check_target, write_json
 
+    if out is not None:
+        check_target(out, gt, results)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         evaluation = prepare(gt, results, trust_bbox=trust_bbox, vrsp_compat=vrsp_compat, schema=schema)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 
 def methods() -> None:
-    """The systems by name, with their settings and the papers they follow."""
+    """The systems by name, with their settings and the papers they follow.
+
+    Example:
+        amodal methods
+    """
     from dataclasses import asdict
+    from textwrap import fill
 
     from amodal.systems import SYSTEMS
 
@@ -15,6 +20,14 @@ def methods() -> None:
     for row in rows:
         print(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}")
     for name, system in SYSTEMS.items():
-        settings = ", ".join(f"{key}={value}" for key, value in asdict(system.settings()).items())
+        settings = ", ".join(f"{key}: {_as_yaml(value)}" for key, value in asdict(system.settings()).items())
         if settings:
-            print(f"\nsettings of {name} (--model.method.NAME): {settings}")
+            print(f"\nsettings of {name} with their defaults (model.method; amodal train --help-all explains them):")
+            print(fill(settings, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _as_yaml(value: object) -> str:
+    """A setting as a configuration has it."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True).partition("\n")[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from amodal.settings import PriorConfig
+from amodal.verbs import File, Folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from amodal.priors.quality import Judged, Row
 
 
+REPORT = "report.json"
+
+
 def fit(
-    ann: Path,
-    out: Path,
+    ann: File,
+    out: Folder,
     *,
-    val: Path | None = None,
+    val: File | None = None,
     checkpoint: str | None = None,
-    images: Path | None = None,
+    images: Folder | None = None,
     device: str = "auto",
     schema: str = "auto",
     **settings: Annotated[Any, PriorConfig],
@@ -33,9 +37,12 @@ def fit(
     report.json), which "amodal train ... --prior OUT" takes, and prints the report: reconstruction and flow on held-out
     objects of which more than 15 % is hidden, slots of each class, and what each kind of retrieval gives for them.
 
+    Example:
+        amodal prior fit annotations.json runs/prior
+
     Args:
         ann: annotation file (JSON) in any known schema.
-        out: folder to write; an earlier prior in it is replaced.
+        out: folder for the prior; an earlier prior in it is replaced.
         val: annotation file to judge on; without it a tenth of the images is kept from E and S^f for that.
         checkpoint: trained detector whose own boxes are compared with the prior's; needs --images.
         images: folder of the pictures of the judged file.
@@ -46,12 +53,13 @@ def fit(
     from amodal.data.reader import load
     from amodal.data.told import tell
     from amodal.errors import ConfigError
-    from amodal.priors.prior_io import SETTINGS
+    from amodal.files import check_own, check_room
+    from amodal.locks import hold
+    from amodal.priors.prior_io import FILES, room
 
     if checkpoint is not None and images is None:
         raise ConfigError("--checkpoint needs --images, the folder of the pictures of the judged file")
-    if out.exists() and not (out.is_dir() and ((out / SETTINGS).is_file() or not any(out.iterdir()))):
-        raise ConfigError(f"{out} holds something else than a prior; give another OUT")
+    check_own(out, (*FILES, REPORT), "a prior")
     try:
         config = PriorConfig(**settings)
     except ConfigError as error:
@@ -62,7 +70,9 @@ def fit(
     for read in (annotations, other):
         if read is not None:
             tell(read)
-    _fit(annotations, other, out, config, checkpoint, images, device)
+    with hold(out, beside=True):
+        check_room(out.parent, room(config, len(annotations.class_names)))
+        _fit(annotations, other, out, config, checkpoint, images, device)
 
 
 def _fit(
@@ -92,8 +102,8 @@ def _fit(
     report = make_report(prior, fitted, judged, rows, progress=True)
     with replace_folder(out) as folder:
         save_prior(prior, folder)
-        write_json(folder / "report.json", report, indent=1)
-    print("\n".join(report_lines(report)))
+        write_json(folder / REPORT, report, indent=1)
+    print("\n".join(report_lines(report, fitted.seconds)))
     print(f"wrote {out}")
 
 

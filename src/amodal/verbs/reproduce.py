@@ -6,29 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from amodal.verbs import File, Folder
+
 
 def reproduce(
     experiment: str,
     *,
-    out: Path = Path("runs/reproduce"),
-    data__root: Path | None = None,
-    data__train: Path | None = None,
-    data__train_images: Path | None = None,
-    data__tune: Path | None = None,
-    data__tune_images: Path | None = None,
-    data__test: Sequence[Path] = (),
-    data__test_images: Sequence[Path] = (),
+    out: Folder = Path("runs/reproduce"),
+    data__root: Folder | None = None,
+    data__train: File | None = None,
+    data__train_images: Folder | None = None,
+    data__tune: File | None = None,
+    data__tune_images: Folder | None = None,
+    data__test: Sequence[File] = (),
+    data__test_images: Sequence[Folder] = (),
     drawn: bool = False,
     scenes: int = 400,
     scene_size: int = 192,
     seeds: Sequence[int] = (),
     rows: Sequence[str] = (),
-    base: Path | None = None,
+    base: File | None = None,
     jobs: int = 1,
     devices: Sequence[str] = ("auto",),
     limit_s: float | None = None,
-    runs: Sequence[Path] = (),
-    page: Path | None = None,
+    runs: Sequence[Folder] = (),
+    page: File | None = None,
     **settings: Any,
 ) -> int:
     """Do an experiment: train and test what is missing of it, then write its tables and figures.
@@ -37,6 +39,9 @@ def reproduce(
     are (settings, data, start) in OUT/runs, beside the experiment file in runs/, and in --runs; they are never
     repeated, and a changed setting is another run. After a kill or the time limit the same command goes on. Exit code
     0: done; 1: a step failed, its log is named; 3: time is up.
+
+    Example:
+        amodal reproduce table1 --drawn --out runs/table1
 
     Args:
         experiment: name of an experiment that comes with the project, such as table1, or a YAML file.

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from amodal.errors import printable
-from amodal.viz.labels import place
+from amodal.viz.labels import Cover, leader, place
+from amodal.viz.scale import TARGET_SIDE, auto_scale
 
 Pixels = npt.NDArray[np.uint8]
 Canvas = npt.NDArray[np.float32]
@@ -34,8 +35,8 @@ PALETTE: tuple[Color, ...] = (
     (102, 37, 6),
 )
 
-_TARGET_SIDE = 900
 _FILL, _TINT, _HATCH = 0.42, 0.16, 0.95
+_SMALLEST_TEXT = 11  # pixels; smaller letters cannot be read
 
 
 class MaskSource(Protocol):
@@ -67,26 +68,6 @@ class EachMask:
 def color_of(index: int) -> Color:
     """RGB colour number ``index`` of the palette, which repeats after its twelve colours."""
     return PALETTE[index % len(PALETTE)]
-
-
-def auto_scale(height: int, width: int) -> int:
-    """By how much a picture of this size (pixels) is enlarged, 1 to 8, so that hatching and text can be read."""
-    return int(np.clip(round(_TARGET_SIDE / max(height, width, 1)), 1, 8))
-
-
-def drawn_size(height: int, width: int, side: int) -> tuple[int, int, int]:
-    """(height, width) that a picture is reduced to before it is drawn on, and the whole factor it is enlarged by.
-
-    Args:
-        height, width: pixels of the picture.
-        side: pixels of the longer side at most; 0: the picture's own size.
-    """
-    longest = max(height, width)
-    if not side:
-        return height, width, 1
-    if longest <= side:
-        return height, width, min(auto_scale(height, width), side // longest)
-    return max(1, round(height * side / longest)), max(1, round(width * side / longest)), 1
 
 
 def resized(image: Pixels, height: int, width: int) -> Pixels:
@@ -146,13 +127,19 @@ def draw_instances(
     height, width = image.shape[:2]
     scale = auto_scale(height, width) if scale is None else scale
     canvas = _enlarge(image, scale).astype(np.float32)
-    unit = weight * max(1.0, max(canvas.shape[:2]) / _TARGET_SIDE)
+    unit = weight * max(1.0, max(canvas.shape[:2]) / TARGET_SIDE)
     palette = [color_of(i) for i in (range(len(names)) if colors is None else colors)]
     order = _by_area(amodal_masks)
+    cover = Cover(height, width)
     for row in order:
         whole = amodal_masks[row]
         visible = whole if visible_masks is None else visible_masks[row]
-        _draw_masks(canvas, whole, visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
+        window = _window(whole | visible)
+        if window is None:
+            continue
+        whole, visible = whole[window], visible[window]
+        cover.add(*window, whole | visible)
+        _draw_masks(canvas, window, whole, visible, palette[row], scale, unit, direction=1 if row % 2 else -1)
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture, "RGBA")
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
@@ -162,7 +149,7 @@ def draw_instances(
     if labels:
         words = [printable(name) for name in names]
         texts = [word if scores is None else f"{word} {scores[i]:.2f}" for i, word in enumerate(words)]
-        _draw_labels(pen, picture.size, corners, texts, palette, unit)
+        _draw_labels(pen, picture.size, corners, texts, palette, unit, cover, scale)
     return np.asarray(picture)
 
 
@@ -179,13 +166,17 @@ def _enlarge(image: Pixels, scale: int) -> Pixels:
 
 
 def _draw_masks(
-    canvas: Canvas, amodal: Masks, visible: Masks, color: Color, scale: int, unit: float, direction: int
+    canvas: Canvas,
+    window: tuple[slice, slice],
+    amodal: Masks,
+    visible: Masks,
+    color: Color,
+    scale: int,
+    unit: float,
+    direction: int,
 ) -> None:
-    """Fill, hatch and outline one instance, touching only the part of the canvas around its masks."""
-    window = _window(amodal | visible)
-    if window is None:
-        return
-    whole, seen = (_smooth(mask[window], scale) for mask in (amodal, visible))
+    """Fill, hatch and outline one instance, touching only the window of the image that its masks [h, w] are from."""
+    whole, seen = (_smooth(mask, scale) for mask in (amodal, visible))
     rows, columns = (slice(side.start * scale, side.stop * scale) for side in window)
     part = canvas[rows, columns]
     ink = np.array(color, dtype=np.float32)
@@ -264,16 +255,28 @@ def _draw_labels(
     texts: Sequence[str],
     palette: Sequence[Color],
     unit: float,
+    cover: Cover,
+    scale: int,
 ) -> None:
-    """Labels on a ground of the instance's colour, where they cover other labels as little as possible."""
+    """Labels on a ground of the instance's colour, where they hide as little as possible; lines lead to far boxes."""
     crowd = float(np.clip(1.15 - len(texts) / 100, 0.65, 1.0))
-    font = label_font(max(9, round(15 * unit * crowd)))
+    font = label_font(max(_SMALLEST_TEXT, round(15 * unit * crowd)))
     pad = max(2, round(3 * unit * crowd))
     bounds = [pen.textbbox((0, 0), text, font=font) for text in texts]
     height = max((bound[3] for bound in bounds), default=0) + 2 * pad
     sizes = [(bound[2] + 2 * pad, height) for bound in bounds]
-    for row, (x, y) in enumerate(place(corners, sizes, size)):
-        color = palette[row]
-        pen.rectangle((x, y, x + sizes[row][0], y + height), fill=(*color, 225))
+    places = [
+        np.array((x, y, x + width, y + height), np.float64)
+        for (x, y), (width, _) in zip(place(corners, sizes, size, cover, scale), sizes, strict=True)
+    ]
+    lines = [leader(box, rectangle) for box, rectangle in zip(corners, places, strict=True)]
+    for line, color in zip(lines, palette, strict=True):
+        if line is not None:
+            thick = max(2, round(1.5 * unit))
+            pen.line(line, fill=(255, 255, 255, 150), width=thick + 2)
+            pen.line(line, fill=color, width=thick)
+    for rectangle, text, color in zip(places, texts, palette, strict=True):
+        x0, y0, x1, y1 = (int(value) for value in rectangle)
+        pen.rectangle((x0, y0, x1, y1), fill=(*color, 225))
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-        pen.text((x + pad, y + pad), texts[row], font=font, fill=(0, 0, 0) if bright > 125 else (255, 255, 255))
+        pen.text((x0 + pad, y0 + pad), text, font=font, fill=(0, 0, 0) if bright > 125 else (255, 255, 255))

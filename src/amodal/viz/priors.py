@@ -1,21 +1,19 @@
 """Fig. 5: what the prior of an object looks like. From plain arrays; who makes them does not matter here.
 
-:func:`rows_of` gives the pictures of an object (:class:`amodal.viz.explanation.Explanation`) in rows with headings and
-captions, which the report sets as a page and :func:`figure` as one image.
+:func:`rows_of` gives the pictures of an object (:class:`amodal.viz.explanation.Explanation`) in rows with keys,
+explanations and captions, which the report sets as a page and :func:`amodal.viz.prior_figure.figure` as one image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
-from amodal.errors import printable
 from amodal.viz.explanation import BoxPriors, Explanation, Floats, FlowPriors, Reranked, Truth
-from amodal.viz.instances import label_font
 from amodal.viz.prior_panels import (
     BLUE,
     FAINT,
@@ -41,6 +39,11 @@ HIDDEN = (0.15, 0.85)
 TOP = 3
 """Priors of each kind that are shown."""
 
+VISIBLY = 0.15
+"""Growth from which an expansion is seen at a glance; see :func:`growth`."""
+
+_DISTANCE = "Distance: between the codes of the two visible parts; it has no unit, smaller is more alike."
+
 
 def choose_shown(hidden: npt.ArrayLike, count: int) -> list[int]:
     """Positions of the objects whose priors are shown: hidden as much as :data:`HIDDEN` says, at even steps.
@@ -57,17 +60,57 @@ def choose_shown(hidden: npt.ArrayLike, count: int) -> list[int]:
     return chosen
 
 
+def growth(explanation: Explanation) -> float:
+    """How much the nearest priors add to the visible part of an object, as a share; 0: nothing, or nothing retrieved.
+
+    The larger of two: by how much the prior-expanded box is larger than the visible box, and which share of the
+    retrieved shape is not visible.
+    """
+    found = [0.0]
+    boxes, flows = explanation.boxes, explanation.flows
+    if boxes is not None and _there(boxes.distance, 1):
+        found.append(_larger(boxes.boxes[_there(boxes.distance, 1)[0]], explanation.visible_box))
+    if flows is not None and _there(flows.distance, 1):
+        found.append(_new(flows.amodal[_there(flows.distance, 1)[0]], flows.visible))
+    return max(found)
+
+
+def _larger(box: Floats, visible: Floats) -> float:
+    """By which share of its area a box xyxy [4] is larger than another."""
+    area = float((visible[2:] - visible[:2]).clip(1e-6).prod())
+    return float((box[2:] - box[:2]).clip(0).prod()) / area - 1
+
+
+def _new(amodal: Floats, visible: Floats) -> float:
+    """Share of a shape that is not visible; masks [S, S] in one frame."""
+    whole = amodal >= 0.5
+    return float((whole & (visible < 0.5)).sum() / max(int(whole.sum()), 1))
+
+
+Mark = Literal["", "dot", "frame", "dashed", "arrow", "fill"]
+
+
+class Key(NamedTuple):
+    """Words of a heading, behind a mark in their colour where they explain one; the first of a row is its title."""
+
+    text: str
+    color: Color = INK
+    mark: Mark = ""
+
+
 @dataclass
 class Row:
     """Pictures that belong together.
 
     Attributes:
-        heading: words and their colours; they are the legend at once.
+        heading: title and keys.
+        note: what is shown, and the units of the captions' numbers.
         panels: uint8 [h, w, 3] each.
         captions: one a panel.
     """
 
-    heading: list[tuple[str, Color]]
+    heading: list[Key]
+    note: str
     panels: list[Pixels]
     captions: list[str]
 
@@ -109,46 +152,68 @@ def _estimate_row(view: View, explanation: Explanation, image: Pixels, truth: Tr
         image_panel(view, image),
         masks_panel(view, image, box, explanation.amodal, box, explanation.visible, frame),
     ]
-    captions = ["picture", f"estimate{score}"]
+    captions = ["picture", f"prediction{score}"]
     if truth is not None:
         whole = np.array([0, 0, truth.amodal.shape[1], truth.amodal.shape[0]], float)
         panels.append(masks_panel(view, image, truth.box, truth.amodal, whole, truth.visible, whole))
         captions.append("truth")
-    heading = [("Estimate and truth:", INK), ("filled: seen, hatched: hidden", INK)]
-    return Row(heading, panels, captions)
+    heading = [Key("Prediction and truth:")]
+    return Row(heading, "Filled: visible part. Hatched: hidden part. Thin frame: amodal box.", panels, captions)
 
 
 def _box_row(
     view: View, explanation: Explanation, found: BoxPriors, image: Pixels | None, truth: Truth | None, top: int
 ) -> Row:
-    heading = [("Regression transformations:", INK), ("visible box", BLUE), ("prior-expanded box", RED)]
+    seen = explanation.visible_box
+    heading = [Key("Regression transformations:"), Key(f"visible box{_overlap(seen, truth)}", BLUE, "frame")]
+    heading.append(Key("the same, expanded as a training object's", RED, "frame"))
+    note = (
+        "Each picture: one training object of this class whose visible part looks similar. What its visible box lacked "
+        f"of its amodal box is added here. {_DISTANCE}"
+    )
     if truth is not None:
-        heading.append(("dashed: true amodal box", INK))
+        heading.append(Key("true amodal box", INK, "dashed"))
+        note += " IoU: with the true amodal box, 0 to 1."
     panels, captions = [], []
     for rank in _there(found.distance, top):
         box = found.boxes[rank]
         known = None if truth is None else truth.box
-        panels.append(
-            box_panel(view, image, explanation.visible, explanation.frame, explanation.visible_box, box, known)
-        )
-        iou = "" if known is None else f", box IoU {box_iou(box, known):.2f}"
-        captions.append(f"{_rank(rank)}, distance {found.distance[rank]:.2f}{iou}")
-    return Row(heading, panels, captions)
+        panels.append(box_panel(view, image, explanation.visible, explanation.frame, seen, box, known))
+        larger = f"{100 * _larger(box, seen):+.0f} % area"
+        captions.append(f"{_rank(rank)}: {larger}{_overlap(box, truth)}, distance {found.distance[rank]:.2f}")
+    return Row(heading, note, panels, captions)
+
+
+def _overlap(box: Floats, truth: Truth | None) -> str:
+    """A box's IoU with the true amodal box, in words to append; nothing where that is unknown."""
+    return "" if truth is None else f", IoU {box_iou(box, truth.box):.2f}"
 
 
 def _flow_row(found: FlowPriors, top: int, side: int) -> Row:
-    heading = [("Flow transformations:", INK), ("visible mask", BLUE), ("retrieved amodal mask", RED)]
+    heading = [Key("Flow transformations:"), Key("visible", BLUE, "dot")]
+    heading.append(Key("shape of a training object", RED, "dot"))
+    note = (
+        "The amodal box as a grid; a dot is a cell, blue on red where the visible part and the shape of a similar "
+        "training object meet, small and blue where less than half of it is visible."
+    )
     if found.flows is None:
-        heading[0] = ("Retrieved shapes:", INK)
+        heading[0] = Key("Retrieved shapes:")
     else:
-        heading.append(("arrows: expansion", GREY))
+        heading.append(Key("how the visible part grows into it", GREY, "arrow"))
+        note += " An arrow starts where the flow takes from and ends in the cell it fills, which is hidden."
+    note += f" {_DISTANCE}"
     ranks = _there(found.distance, top)
     flows = [None if found.flows is None else found.flows[rank] for rank in ranks]
     panels = [
         flow_panel(found.visible, found.amodal[rank], flow, found.box, side)
         for rank, flow in zip(ranks, flows, strict=True)
     ]
-    return Row(heading, panels, [f"{_rank(rank)}, distance {found.distance[rank]:.2f}" for rank in ranks])
+    captions = [
+        f"{_rank(rank)}: {100 * _new(found.amodal[rank], found.visible):.0f} % of it hidden, "
+        f"distance {found.distance[rank]:.2f}"
+        for rank in ranks
+    ]
+    return Row(heading, note, panels, captions)
 
 
 def _rerank_rows(explanation: Explanation, found: Reranked, image: Pixels | None, top: int, side: int) -> list[Row]:
@@ -167,18 +232,24 @@ def _rerank_rows(explanation: Explanation, found: Reranked, image: Pixels | None
     rows: list[Row] = []
     for what, ranks in chosen.items():
         count = int((there & (found.kept if what == "kept" else ~found.kept)).sum())
-        heading = [(f"Re-ranking, {what} ({count} of {int(there.sum())}):", INK)]
+        heading = [Key(f"Re-ranking, {what} ({count} of {int(there.sum())}):")]
+        note = ""
         if not rows:
-            heading += [("seen", BLUE), ("seen, not in the candidate", FAINT), ("hidden by others", GREEN)]
-            heading += [("hidden by nothing", RED), ("others", GREY)]
+            heading += [Key("visible", BLUE, "fill"), Key("visible, not in the candidate", FAINT, "fill")]
+            heading += [Key("hidden by an occluder", GREEN, "fill"), Key("hidden by nothing", RED, "fill")]
+            heading += [Key("other objects", GREY, "fill")]
+            note = (
+                "Candidates that agree best with what else is visible stay: what one adds must be hidden by an "
+                f"occluder. Inconsistency: 0 (agrees with everything) to 2. {_DISTANCE}"
+            )
         panels = [
             candidate_panel(view, image, seen, others, shapes[rank], found.boxes[rank]) for rank in ranks.tolist()
         ]
         captions = [
-            f"candidate {rank + 1}, distance {found.distance[rank]:.2f}, inconsistency {found.inconsistency[rank]:.2f}"
+            f"candidate {rank + 1}: inconsistency {found.inconsistency[rank]:.2f}, distance {found.distance[rank]:.2f}"
             for rank in ranks.tolist()
         ]
-        rows.append(Row(heading, panels, captions))
+        rows.append(Row(heading, note, panels, captions))
     return rows
 
 
@@ -208,58 +279,3 @@ def find_box(explained: Sequence[Explanation], name: str, box: Floats, least: fl
         if iou >= best_iou and (best is None or iou > best_iou):
             best, best_iou = one, iou
     return best
-
-
-_GAP, _MARGIN, _TITLE, _HEADING, _CAPTION = 14, 22, 22, 16, 13
-
-
-def figure(rows: Sequence[Row], title: str, *, subtitle: str = "", side: int = 300) -> Pixels:
-    """Rows of one object as one picture, uint8 [H, W, 3], on white.
-
-    Args:
-        rows: as :func:`rows_of` gives them, of panels at most ``side`` pixels long.
-        title: first line.
-        subtitle: second line.
-        side: pixels of a cell.
-    """
-    columns = max((len(row.panels) for row in rows), default=1)
-    width = max(columns, TOP) * (side + _GAP) - _GAP + 2 * _MARGIN
-    heights = [max(panel.shape[0] for panel in row.panels) for row in rows]
-    top = _MARGIN + round(1.5 * _TITLE) + (round(1.7 * _CAPTION) if subtitle else 0)
-    extra = round(2.6 * _HEADING) + round(1.9 * _CAPTION)
-    page = Image.new("RGB", (width, top + sum(heights) + len(rows) * extra + _MARGIN), (255, 255, 255))
-    pen = ImageDraw.Draw(page)
-    pen.text((_MARGIN, _MARGIN), printable(title), font=label_font(_TITLE), fill=INK)
-    if subtitle:
-        pen.text(
-            (_MARGIN, _MARGIN + round(1.5 * _TITLE)),
-            printable(subtitle),
-            font=label_font(_CAPTION),
-            fill=(95, 100, 108),
-        )
-    for row, height in zip(rows, heights, strict=True):
-        _heading(pen, row.heading, top + _HEADING)
-        top += round(2.6 * _HEADING)
-        for column, (panel, caption) in enumerate(zip(row.panels, row.captions, strict=True)):
-            left = _MARGIN + column * (side + _GAP) + (side - panel.shape[1]) // 2
-            page.paste(Image.fromarray(panel), (left, top + (height - panel.shape[0]) // 2))
-            pen.text(
-                (_MARGIN + column * (side + _GAP) + side / 2, top + height + 5),
-                caption,
-                font=label_font(_CAPTION),
-                fill=(70, 75, 82),
-                anchor="ma",
-            )
-        top += height + round(1.9 * _CAPTION)
-    return np.asarray(page)
-
-
-def _heading(pen: ImageDraw.ImageDraw, words: Sequence[tuple[str, Color]], top: int) -> None:
-    """Words behind each other, those of a colour behind a dot of it."""
-    left, font = float(_MARGIN), label_font(_HEADING)
-    for text, color in words:
-        if color != INK:
-            pen.ellipse((left, top + 4, left + 11, top + 15), fill=color)
-            left += 17
-        pen.text((left, top), text, font=font, fill=INK)
-        left += pen.textlength(text, font=font) + _HEADING

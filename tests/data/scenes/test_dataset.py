@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from pycocotools import mask as coco_mask
 
 from amodal.cli import main
 from amodal.data.reader import load
-from amodal.data.scenes import CLASS_NAMES, SETTINGS, draw, write_dataset
+from amodal.data.scenes import CLASS_NAMES, SETTINGS, dataset, draw, write_dataset
 from amodal.errors import ConfigError
+from amodal.locks import hold
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +141,94 @@ def test_reader_takes_the_set_as_canonical(folder: Path, content: dict[str, Any]
     assert annotations.class_names == list(CLASS_NAMES[:10])
     np.testing.assert_array_equal(annotations.occlude_rate, [a["occlude_rate"] for a in content["annotations"]])
     np.testing.assert_array_equal(annotations.stored_boxes, annotations.amodal_boxes)
+
+
+def drawn(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str]:
+    code = main(["scenes", *map(str, words), "--size", "64"])
+    return code, capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_of_others_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """KITTI's pictures have six digits, too."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/000002.png").write_bytes(b"a street")
+    code, line = drawn(capsys, tmp_path, "--images", 2, "--overwrite")
+    assert (code, line) == (2, f"amodal scenes: {tmp_path}/images/000002.png: {NOT_OURS}")
+    (tmp_path / "images/000002.png").rename(tmp_path / "images/000009.png")
+    (tmp_path / "annotations.json").write_text('{"images": [{"file_name": "000009.png"}]}')
+    code, line = drawn(capsys, tmp_path, "--images", 2, "--overwrite")
+    assert (code, line) == (2, f"amodal scenes: {tmp_path}/annotations.json: {NOT_OURS}")
+    (tmp_path / "annotations.json").rename(tmp_path / "mine.json")
+    assert drawn(capsys, tmp_path, "--images", 2, "--overwrite")[0] == 0
+    assert drawn(capsys, tmp_path, "--images", 1, "--overwrite")[0] == 0
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == [
+        "000001.png", "000009.png", "annotations.json", "mine.json"
+    ]  # fmt: skip
+
+
+NOT_OURS = "would be replaced, but was not drawn here; name another folder"
+
+
+def test_the_old_scenes_stay_until_the_new_ones_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "set"
+    write_dataset(out, images=2, size=64, seed=1)
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_dataset(out, images=1, size=64, seed=2, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("deadline", range(8))
+def test_killed_while_they_take_their_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: int
+) -> None:
+    """Whenever it dies, the next command with --overwrite cleans up, and no half set has an annotation file."""
+    out, calls = tmp_path / "set", iter(range(100))
+    write_dataset(out, images=3, size=64, seed=1)
+
+    class Killed(BaseException):
+        pass
+
+    def mortal(real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) >= deadline:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return call
+
+    def killed(path: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", mortal(Path.replace))
+            patch.setattr(Path, "unlink", mortal(Path.unlink))
+            put(path)
+
+    put = dataset._put_in_place
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_put_in_place", killed)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with contextlib.suppress(Killed):
+            write_dataset(out, images=2, size=64, seed=2, overwrite=True)
+    if (out / "annotations.json").exists():
+        names = {image["file_name"] for image in json.loads((out / "annotations.json").read_text())["images"]}
+        assert names == {path.name for path in (out / "images").iterdir()}
+    write_dataset(out, images=1, size=64, seed=3, overwrite=True)
+    assert sorted(path.name for path in out.rglob("*")) == ["000001.png", "annotations.json", "images"]
+
+
+def test_one_process_draws_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold(tmp_path / "set"):
+        code, line = drawn(capsys, tmp_path / "set", "--images", 1)
+    assert code == 2
+    assert line.startswith(f"amodal scenes: {tmp_path}/set: process {os.getpid()} on ")
+    assert not (tmp_path / "set").exists()
+
+
+def test_who_drew_is_told_by_the_file(folder: Path, tmp_path: Path) -> None:
+    assert dataset.drawn_seed(folder) == 3
+    assert dataset.drawn_seed(tmp_path) is None
+    for text in ("", "[1]", '{"info": 1}', '{"info": {"settings": [], "seed": 1}}', "[" * 9999):
+        (tmp_path / "annotations.json").write_text(text)
+        assert dataset.drawn_seed(tmp_path) is None

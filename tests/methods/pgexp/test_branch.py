@@ -413,16 +413,16 @@ def test_detections_of_visible_boxes_are_not_cut_again(
     assert torch.equal(branch.see(noise(1), rois).box, rois.boxes)
 
 
-def test_what_does_not_go_together_is_refused(tiny_config: Make, known: Make) -> None:
+def test_what_does_not_go_together_is_refused(tiny_config: Make) -> None:
     from amodal.methods.pgexp.branch import PGExp
 
     config = replace(tiny_config("pgexp"), method=PGExpConfig())
     with pytest.raises(ConfigError, match="needs an expansion prior"):
         PGExp(config, 2)
-    small = replace(config, mask_head=replace(config.mask_head, pool_size=7))
+    head = replace(config.mask_head, pool_size=7)
     with pytest.raises(ConfigError, match="pool_size is 7, must be 14"):
-        PGExp(small, 2, known())
-    PGExp(replace(small, method=PGExpConfig(box_expansion="plain", mask_expansion="plain")), 2)
+        replace(config, mask_head=head)
+    PGExp(replace(tiny_config("pgexp"), mask_head=head), 2)
 
 
 def test_a_fitted_reranking_weight_is_for_the_k_of_candidates_it_was_fitted_for() -> None:

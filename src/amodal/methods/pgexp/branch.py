@@ -33,7 +33,6 @@ from amodal.models.pooler import Pooler
 from amodal.priors.boxes import box_deltas
 from amodal.priors.evidence import predicted_evidence, truth_evidence
 from amodal.priors.prior import Prior
-from amodal.priors.types import GRID
 from amodal.settings import PGExpConfig
 from amodal.structures import BranchOutput, LossTerm, RoIs
 from amodal.viz.explanation import Explanation
@@ -59,7 +58,7 @@ class PGExp(Branch):
     def __init__(self, config: ModelConfig, num_classes: int, prior: AnyPrior | None = None) -> None:
         super().__init__(prior=prior)
         method = config.method if isinstance(config.method, PGExpConfig) else PGExpConfig()
-        _check(method, config.mask_head.pool_size, prior)
+        _check(method, prior)
         channels = config.backbone.channels
         self.detects = method.detects
         self.decoded = method.train_boxes == "decoded"
@@ -188,11 +187,7 @@ def _mask_head(method: PGExpConfig, channels: int, pool_size: int) -> PlainMap:
     return PlainMap(pool_size)
 
 
-def _check(method: PGExpConfig, pool_size: int, prior: AnyPrior | None) -> None:
-    """Refuse what does not go together, with a :class:`ConfigError`."""
-    if method.prior_kind is None:
-        return
-    if prior is None:
+def _check(method: PGExpConfig, prior: AnyPrior | None) -> None:
+    """Refuses a missing prior, with a :class:`ConfigError`."""
+    if method.prior_kind is not None and prior is None:
         raise ConfigError("pgexp as configured needs an expansion prior: give prior=FOLDER (amodal prior fit)")
-    if 2 * pool_size != GRID:
-        raise ConfigError(f"model.mask_head.pool_size is {pool_size}, must be {GRID // 2} for a system with a prior")

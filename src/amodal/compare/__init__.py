@@ -1,0 +1,1 @@
+"""Runs beside each other: their metrics, curves, settings and pictures on one page, behind ``amodal compare``."""
