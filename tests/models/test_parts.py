@@ -307,7 +307,8 @@ def test_targets_of_interleaved_regions_come_in_their_order(example: Make) -> No
 
 
 def _transform(**settings: Any) -> Transform:
-    return Transform(**asdict(TransformConfig(**settings)))
+    plain = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    return Transform(**asdict(TransformConfig(**{**plain, **settings})))
 
 
 def test_transform_sizes_padding_and_normalisation(example: Make) -> None:

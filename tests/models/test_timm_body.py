@@ -85,7 +85,7 @@ def test_stages_are_counted_from_the_last(name: str, trained: int, frozen: str, 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tf_efficientnet_lite", "no model of timm; nearest is 'tf_efficientnet_lite"),
+        ("tf_eficientnet_lite0", "no model of timm; nearest is 'tf_efficientnet_lite0'"),
         ("vit_tiny_patch16_224", "which has no features of stride 4 (its strides: 16, 16, 16)"),
         ("twins_pcpvt_small", "which takes pictures of one size only"),
     ],

@@ -11,7 +11,10 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from amodal.checkpoint import save_model
+from amodal.config_io import load_config
 from amodal.errors import WeightsError
+from amodal.model import build, load_model
 from amodal.models import timm_weights
 from amodal.models.timm_body import TimmBody
 from amodal.models.timm_weights import find_file, licence, match
@@ -76,4 +79,34 @@ def test_licences_are_known(tmp_path: Path) -> None:
     assert licence("tf_efficientnet_lite0", "shipped") == "apache-2.0"
     assert licence("fastvit_t8", "timm") == "fastvit-license"
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    assert licence("resnet18", str(tmp_path / "x.safetensors")) == "unknown"
+    assert licence("resnet18", str(tmp_path / "x.safetensors")) == "not stated in the file"
+
+
+def test_a_detector_sees_with_the_weights_of_its_backbone(tmp_path: Path) -> None:
+    """Built, saved and loaded: the model's own pixels, the tensors of the file, its licence in settings and card."""
+    config = load_config("mask_rcnn/small").model
+    model = build("mask_rcnn", 2, config=config)
+    assert model.config.transform.mean == model.config.transform.std == [0.5, 0.5, 0.5]
+    tensors = load_file(find_file("tf_efficientnet_lite0", "shipped"))
+    own = model.backbone.body.net.state_dict()
+    assert all(torch.equal(own[name], tensors[name].float()) for name in own)
+    trained = {name for name, value in model.backbone.body.net.named_parameters() if value.requires_grad}
+    assert trained
+    assert not any(name.startswith(("conv_stem", "blocks.0.", "blocks.1.")) for name in trained)
+    assert model.notices == ["timm/tf_efficientnet_lite0 (shipped), licence apache-2.0"]
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert again.notices == model.notices
+    assert "licence apache-2.0" in (tmp_path / "model/README.md").read_text()
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    one, two = model.eval()([image])[0], again([image])[0]
+    assert torch.equal(one.scores, two.scores)
+    assert torch.equal(one.amodal_probs, two.amodal_probs)
+
+
+def test_random_weights_of_a_timm_model_and_pixels_of_ones_own(tmp_path: Path) -> None:
+    config = load_config("mask_rcnn/small", {"model.backbone.weights": None, "model.transform.mean": "[0.1, 0.2, 0.3]"})
+    model = build("mask_rcnn", 2, config=config.model)
+    assert model.notices == []
+    assert model.config.transform.mean == [0.1, 0.2, 0.3]
+    assert model.config.transform.std == [0.5, 0.5, 0.5]
