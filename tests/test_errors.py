@@ -57,7 +57,7 @@ NAMES = {
         ("flags", "--data.trian_images", "--data.train_images"),
         ("flags", "--output", "--out"),
         ("systems", "maskrcnn", "mask_rcnn"),
-        ("systems", "mask", "mask_rcnn"),
+        ("systems", "pgex", "pgexp"),
         ("systems", "PGExp", "pgexp"),
         ("systems", "ais-former", "aisformer"),
         ("schemas", "kins_2020", "kins2020"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import textwrap
 import types
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -142,12 +141,13 @@ def setting_rows(cls: type, prefix: str = "") -> dict[str, list[Row]]:
 def all_settings() -> dict[str, list[Row]]:
     """Every setting of the training configuration, those of single systems last: title -> rows."""
     from amodal.config import TrainConfig
-    from amodal.settings import EXPANSION_PRIOR
+    from amodal.settings import EXPANSION_PRIOR, SHAPE_CODEBOOK
     from amodal.systems import SYSTEMS
 
     sections = setting_rows(TrainConfig)
-    for title, rows in setting_rows(EXPANSION_PRIOR.settings, "prior_fit.").items():
-        sections[f"{EXPANSION_PRIOR.title}: {title}"] = rows
+    for kind in (EXPANSION_PRIOR, SHAPE_CODEBOOK):
+        for title, rows in setting_rows(kind.settings, "prior_fit.").items():
+            sections[f"{kind.title}: {title}"] = rows
     for name, system in SYSTEMS.items():
         for title, rows in setting_rows(system.settings, "model.method.").items():
             sections[f"{name} only: {title}"] = rows
@@ -156,23 +156,22 @@ def all_settings() -> dict[str, list[Row]]:
 
 def page(usage: str, about: Sequence[str], sections: Mapping[str, Sequence[Row]], closing: Sequence[str]) -> str:
     """The help text, at most :data:`WIDTH` columns wide: usage, paragraphs, sections of rows, closing lines."""
-    formatter = partial(_Formatter, width=WIDTH, max_help_position=28)
-    parser = ArgumentParser(
-        usage=usage,
-        description="\n\n".join("\n".join(_wrap(part, WIDTH)) for part in about),
-        epilog="\n".join(closing),
-        formatter_class=formatter,
-        add_help=False,
-    )
+    formatter = _Formatter("", max_help_position=28, width=WIDTH)
+    formatter.add_usage(usage, [], [])
+    formatter.add_text("\n\n".join("\n".join(_wrap(part, WIDTH)) for part in about))
     for title, rows in sections.items():
-        group = parser.add_argument_group("\n".join(_wrap(title, WIDTH - 1)))
-        for one in rows:
-            text = one.text.replace("%", "%%")
-            if one.name.startswith("--") and not one.values:
-                group.add_argument(one.name, action="store_true", help=text)
-            else:
-                group.add_argument(one.name, metavar=one.values if one.name.startswith("--") else one.name, help=text)
-    return parser.format_help().replace("%%", "%")
+        formatter.start_section("\n".join(_wrap(title, WIDTH - 1)))
+        # No parser makes these, which would refuse settings that two systems have.
+        formatter.add_arguments([_action(one) for one in rows])
+        formatter.end_section()
+    formatter.add_text("\n".join(closing))
+    return formatter.format_help().replace("%%", "%")
+
+
+def _action(one: Row) -> Action:
+    flags = [one.name] if one.name.startswith("--") else []
+    nargs = 0 if flags and not one.values else None
+    return Action(flags, one.name, nargs, metavar=one.values if flags else one.name, help=one.text.replace("%", "%%"))
 
 
 def _wrap(text: str, width: int) -> list[str]:

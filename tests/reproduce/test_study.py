@@ -161,9 +161,9 @@ def test_new_columns_are_added_without_training(world: World, tmp_path: Path) ->
 
 
 def test_rows_that_train_the_same_are_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {"mask_rcnn": {}, "orcnn": {"title": "ORCNN"}}
+    rows = {"mask_rcnn": {}, "orcmn": {"title": "ORCNN"}}
     assert world({"rows": rows}) == (2, [])
-    assert "rows.orcnn: trains the same as rows.mask_rcnn; a row must change something" in capsys.readouterr().err
+    assert "rows.orcmn: trains the same as rows.mask_rcnn; a row must change something" in capsys.readouterr().err
 
 
 def test_points_win_over_the_command_line_and_rows_do_not(world: World, tmp_path: Path) -> None:
