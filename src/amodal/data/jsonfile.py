@@ -57,6 +57,17 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A small JSON file that holds an object. Raises DataError where it cannot be read, or holds anything else."""
+    try:
+        content = strict_json(read_bytes(path).removeprefix(_BOM))
+    except BadValueError as fault:
+        raise DataError(str(fault), file=path) from None
+    if not isinstance(content, dict):
+        raise DataError(f"holds {_kind(content)}, must be an object", file=path)
+    return content
+
+
 class Document:
     """A JSON file whose parts are decoded when their turn comes.
 
