@@ -19,10 +19,10 @@ from amodal.reproduce.collect import thin
 from amodal.reproduce.identity import nest
 from amodal.reproduce.per_image import PerImage
 from amodal.reproduce.record import read_metrics, read_record, read_tested
-from amodal.score import TESTED
+from amodal.score import METRICS, PREDICTIONS, TESTED
 from amodal.train.data import annotation_digest
+from amodal.train.folder import EVALS, LOG
 
-METRICS, PREDICTIONS, LOG, EVALS = "metrics.json", "predictions.json", "log.csv", "eval.csv"
 _NO_SETTINGS = ("version", "class_names", "category_ids", "out")
 
 Points = list[tuple[float, float]]
