@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from amodal.data.jsonfile import read_object
 from amodal.data.reader import load as read_annotations
 from amodal.datasets import AmodalDataset
 from amodal.datasets import load as load_dataset
@@ -111,11 +112,8 @@ class Part:
         path = self.path(folder)
         if not path.exists():
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"no result of a study ({error})", file=path) from None
-        if not isinstance(content, dict) or content.get("version") != VERSION or "value" not in content:
+        content = read_object(path)
+        if content.get("version") != VERSION or "value" not in content:
             raise DataError("no result of a study", file=path)
         for key, wanted in self.decides.items():
             if content.get(key) != wanted:

@@ -59,7 +59,8 @@ def _modules() -> dict[str, Path]:
 def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool, bool]]:
     """(module of the package, whether for types alone, whether as text) of every import in a file, wherever it stands.
 
-    Text that is resolved when the program runs, a module or "module:NAME", is an import as well.
+    Text that is resolved when the program runs, a module or "module:NAME", is an import as well. An import that this
+    cannot follow, a relative one or text that is put together, is refused.
     """
     tree = ast.parse(path.read_text())
     for_types = {
@@ -69,6 +70,9 @@ def _imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[str, bool, 
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
+        hidden = isinstance(node, ast.JoinedStr) and re.search(r"\bamodal\.", ast.unparse(node))
+        if hidden or (isinstance(node, ast.ImportFrom) and node.level):
+            raise AssertionError(f"{path}: {ast.unparse(node)}: write the module out, as tests cannot follow it")
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -128,6 +132,13 @@ def test_what_is_named_as_text_counts_as_imported() -> None:
     assert "amodal.model" in graph["amodal"]
     in_table = {other for other, _, as_text in _imports(modules[TABLE], modules) if as_text}
     assert {"amodal.methods.mask_rcnn", "amodal.models.box_head", "amodal.priors.maker"} <= in_table
+
+
+@pytest.mark.parametrize("line", ["from ..train import run", "from .. import train", 'load(f"amodal.train.{name}")'])
+def test_imports_that_cannot_be_followed_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "room.py").write_text(f"def later(name):\n    {line}\n")
+    with pytest.raises(AssertionError, match="write the module out"):
+        list(_imports(tmp_path / "room.py", _modules()))
 
 
 @pytest.mark.parametrize("types", [False, True], ids=["imports", "types, too"])

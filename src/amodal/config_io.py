@@ -20,9 +20,9 @@ from jsonargparse import ArgumentParser
 
 from amodal.bounds import CLASSES, MAX_ID
 from amodal.config import ModelConfig, TrainConfig
-from amodal.errors import ConfigError, nearest, printable, refuse_address, shown
+from amodal.errors import ConfigError, is_text, nearest, printable, refuse_address, shown
 from amodal.files import NAME_BYTES, shipped_files
-from amodal.plain_yaml import dump_yaml, is_text, read_text, read_yaml
+from amodal.plain_yaml import dump_yaml, read_text, read_yaml
 from amodal.settings import EXPANSION_PRIOR
 from amodal.systems import SYSTEMS, find
 

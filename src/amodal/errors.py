@@ -96,8 +96,22 @@ def is_memory(fault: BaseException) -> bool:
 
 def printable(text: str) -> str:
     """The text on one line, with escapes for control characters, and for lone surrogates, which no encoding has."""
-    whole = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return whole.encode("utf-8", "backslashreplace").decode("utf-8")
+    return encodable("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text))
+
+
+def encodable(text: str) -> str:
+    """The text with escapes for lone surrogates, which names in JSON can hold and UTF-8 has no bytes for."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_text(value: str) -> bool:
+    """Whether a text can be written to files: halves of characters, which escapes can stand for, have no encoding."""
+    return encodable(value) == value
+
+
+def kind_of(value: object) -> str:
+    """``a list``, ``null``: what a message calls a value of JSON that is of the wrong kind."""
+    return "null" if value is None else f"a {type(value).__name__}"
 
 
 def name_all(what: str, faults: Sequence[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from amodal.errors import ConfigError, shown
+from amodal.errors import ConfigError, is_text, shown
 
 MAX_BYTES = 1 << 20
 _DIGITS = 300  # of an integer; a float holds 308
@@ -99,15 +99,6 @@ def read_text(text: str) -> Any:
         raise ConfigError("nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(_yaml_problem(error)) from None
-
-
-def is_text(value: str) -> bool:
-    """Whether a text can be written to files: halves of characters, which escapes can stand for, have no encoding."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def dump_yaml(data: dict[str, Any]) -> str:

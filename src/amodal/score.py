@@ -43,7 +43,9 @@ THRESHOLD = 0.05
 TESTED = "test.json"
 """File in which a test notes what was tested on what, for comparisons."""
 
-WRITTEN = ("predictions.json", "metrics.json", "report.html", TESTED)
+PREDICTIONS, METRICS = "predictions.json", "metrics.json"
+
+WRITTEN = (PREDICTIONS, METRICS, "report.html", TESTED)
 """What a test leaves in its folder."""
 
 SHIPPED = SHIPPED_FOLDER / "nano-scenes-v1"
@@ -121,14 +123,14 @@ def run_test(
     _require_all_read(outcome, annotations)
     results = translate(outcome.results, category_of)
     lost = [result["category_id"] for result in outcome.results if category_of[result["category_id"]] is None]
-    write_rows(out / "predictions.json", results)
+    write_rows(out / PREDICTIONS, results)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
         evaluation = prepare(truth, results)
     tell(evaluation.detections, [*_not_annotated(model, lost), *unjudged(evaluation)])
     metrics = evaluation.metrics(per_class=True)
     kept = {key: value for key, value in metrics.items() if key != "per_class"}
-    write_json(out / "metrics.json", kept, indent=2)
+    write_json(out / METRICS, kept, indent=2)
     write_json(out / TESTED, _tested(checkpoint, truth, annotations, images, schema), indent=2)
     explains = model.prior is not None and model.branch.explains
     priors = explain_cases(evaluation, images, partial(explain_image, model)) if explains else []

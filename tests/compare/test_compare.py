@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from amodal.data.reader import load
 from amodal.data.store import AnnotationSet
 from amodal.errors import DataError
 from amodal.evaluation import prepare
+from amodal.reproduce.identity import What
 from amodal.reproduce.per_image import PerImage
 from amodal.train.data import annotation_digest
 
@@ -27,6 +29,8 @@ from amodal.train.data import annotation_digest
 pytestmark = pytest.mark.filterwarnings("ignore:no result scores below")
 
 SIDE, IMAGES = 40, 6
+RUNS = sorted((Path(__file__).parents[2] / "experiments" / "runs").glob("*.json"))
+RUN = json.loads(RUNS[0].read_text())
 
 
 def square(shift: int) -> np.ndarray:
@@ -166,21 +170,38 @@ def test_runs_of_an_experiment(place: Path, capsys: pytest.CaptureFixture[str]) 
     truth = load(place / "ann.json")
     for name, shift, rate in (("a", 1, 0.1), ("b", 0, 0.2)):
         evaluation = prepare(truth, results([shift] * IMAGES))
-        split = {"digest": annotation_digest(truth), "metrics": evaluation.metrics()}
+        record = copy.deepcopy(RUN)
+        record["what"]["settings"]["optim.lr"] = rate
+        record["id"] = What.as_written(record["what"]).id
+        levels = next(iter(record["splits"].values()))["levels"]
+        split = {"digest": annotation_digest(truth), "metrics": evaluation.metrics(), "levels": levels}
         split["per_image"] = PerImage.of(evaluation).pack()
-        what = {"settings": {"optim.lr": rate}, "train": "0", "starts_from": None}
-        record = {"version": 1, "id": name, "seed": 0, "what": what, "curve": [{"step": 5, "loss": rate}]}
-        (place / f"{name}.json").write_text(json.dumps({**record, "splits": {"val": split}}))
+        record |= {"curve": [{"step": 5, "loss": rate}], "splits": {"val": split}}
+        (place / f"{name}.json").write_text(json.dumps(record))
     code, page = run(place, place / "a.json", place / "b.json", "--draws", 20)
     assert code == 0
     assert "better (95 %: " in capsys.readouterr().out
     assert "optim.lr" in page
     assert "<circle" in page, "a curve of one point is a dot"
-    record = json.loads((place / "a.json").read_text())
-    del record["splits"]["val"]["per_image"]["arrays"]
-    (place / "a.json").write_text(json.dumps(record))
-    assert run(place, place / "a.json", place / "b.json")[0] == 2
-    assert "damaged per_image" in capsys.readouterr().err
+    good = (place / "a.json").read_text()
+    for keys, value in (
+        (("splits", "val", "per_image", "arrays"), {}),
+        (("splits", "val", "metrics", "mask", "AP"), "x"),
+        (("splits", "val", "digest"), 5),
+        (("curve",), [{"step": "a", "loss": "b"}]),
+        (("what", "settings"), [1]),
+        (("what", "settings", "optim.lr"), 0.7),
+        (("version",), 99),
+    ):
+        record = place_of = json.loads(good)
+        for key in keys[:-1]:
+            place_of = place_of[key]
+        place_of[keys[-1]] = value
+        (place / "a.json").write_text(json.dumps(record))
+        assert run(place, place / "a.json", place / "b.json")[0] == 2, keys
+        error = capsys.readouterr().err
+        assert error.startswith(f"amodal compare: {place / 'a.json'}: "), error
+        assert error.count("\n") == 1
 
 
 def test_unlike_data_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +261,18 @@ def test_errors_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) ->
         assert told in error
         assert error.count("\n") == 1
     assert not (place / "page.html").exists()
-    (good / "metrics.json").write_text("{")
-    with pytest.raises(DataError, match=r"metrics\.json: cannot be read"):
+    (good / "test.json").write_text('{"data": 5}')
+    with pytest.raises(DataError, match=r"test\.json: no note of a test, or damaged: data is 5"):
         read_source(good)
+    metrics = json.loads((good / "metrics.json").read_text())
+    for text, told in (
+        ("{", "is not valid JSON"),
+        ("[]", "holds a list, must be an object"),
+        ("{}", "mask is missing"),
+        (json.dumps({**metrics, "mask": {"AP": "x"}}), "mask.AP is 'x', must be a number"),
+        (json.dumps({**metrics, "images": "many"}), "images is 'many'"),
+    ):
+        (good / "metrics.json").write_text(text)
+        with pytest.raises(DataError, match=re.escape(told)) as caught:
+            read_source(good)
+        assert str(caught.value).startswith(str(good / "metrics.json"))

@@ -30,7 +30,6 @@ def test_the_commands_are_understood() -> None:
 def test_the_file_is_an_experiment(tmp_path: Path) -> None:
     folder = tmp_path / "experiments"
     folder.mkdir()
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     (folder / "page.yaml").write_text(_block("yaml"))
     experiment = read_experiment(folder / "page.yaml")
     plan = Plan(experiment, "data")

@@ -37,6 +37,7 @@ def _run(folder: Path, row: Any, *, seed: int = 0, data: str = "d", **more: Any)
     [
         ("rows: {a: {}}\nrwos: {}", "unknown key 'rwos'; nearest is 'rows'"),
         ({"title": "x"}, "rows is missing"),
+        ({"rows": {"mask_rcnn": {}}, "base": "mask_rcnn/nan"}, "base: mask_rcnn/nan: no such file, nor"),
         ({"rows": [1]}, "rows is [1], must be a mapping"),
         ({"rows": {"pgxep": {}}}, "that trains the base as it is needs a title; nearest is 'pgexp'"),
         ({"rows": {"pgxep": {"seeds": [1]}}}, "rows.pgxep: 'pgxep' is no system"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from amodal.errors import ConfigError
+from amodal.errors import ConfigError, DataError
 from amodal.reproduce import runner
 from amodal.reproduce.runner import Runner, Step, check_devices, read_mark
 
@@ -51,6 +52,15 @@ def test_a_step_waits_for_what_it_needs_and_is_done_once(tmp_path: Path) -> None
     Runner(tmp_path).run(steps)
     assert len(_journal(tmp_path)) == 6
     assert "a" in (tmp_path / "logs" / "a.log").read_text()
+
+
+def test_a_damaged_mark_is_named(tmp_path: Path) -> None:
+    mark = tmp_path / "a.done"
+    assert read_mark(mark) == {}
+    for text in ("", "{", "[]"):
+        mark.write_text(text)
+        with pytest.raises(DataError, match=f"^{re.escape(str(mark))}: "):
+            read_mark(mark)
 
 
 def test_steps_run_side_by_side(tmp_path: Path) -> None:

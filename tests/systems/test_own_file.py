@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,10 +37,9 @@ def amodal_says(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page says to write down: my_module.py and my.yaml, beside scenes and the configurations."""
+    """What the page says to write down: my_module.py and my.yaml, beside scenes."""
     place = tmp_path_factory.mktemp("mine")
     (place / "my_module.py").write_text(re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)[0])
-    shutil.copytree(ROOT / "configs", place / "configs")
     settings = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)[0])
     settings["model"] |= MODEL
     (place / "my.yaml").write_text(yaml.safe_dump({**settings, "batch_size": 2, "data": {"workers": 0}}))
@@ -93,7 +91,7 @@ def test_it_trains_resumes_tests_predicts_and_loads(here: Path, capsys: pytest.C
     assert code == 0
     assert "in 4 images" in out
     code, out, _ = amodal_says(
-        capsys, "train", "configs/mask_rcnn/nano.yaml", *DATA, "--model.system", "my_module:MyORCNN",
+        capsys, "train", "mask_rcnn/nano", *DATA, "--model.system", "my_module:MyORCNN",
         *[word for key, section in MODEL.items() for name, value in section.items()
           for word in (f"--model.{key}.{name}", str(value))],
         "--batch_size", 2, "--steps", 1, "--data.workers", 0, "--out", "other", "--init", "whole/last",
@@ -240,8 +238,8 @@ def test_a_branch_that_cannot_be_made_is_told(system: str, told: str) -> None:
 
 
 def test_modules_are_looked_for_here_only_where_one_is_named(here: Path) -> None:
-    load_config("configs/mask_rcnn/nano.yaml")
-    amodal.build("mask_rcnn", 2, config=load_config("configs/mask_rcnn/nano.yaml").model)
+    load_config("mask_rcnn/nano")
+    amodal.build("mask_rcnn", 2, config=load_config("mask_rcnn/nano").model)
     assert str(here) not in sys.path
 
 

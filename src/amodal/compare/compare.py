@@ -9,7 +9,7 @@ from pathlib import Path
 from amodal.compare.differences import Line, Side, evaluate, lines, pair_up, verdict
 from amodal.compare.page import interval_words, write_page
 from amodal.compare.sources import read_source
-from amodal.errors import ConfigError, printable
+from amodal.errors import ConfigError, encodable, printable
 from amodal.evaluation.table import COLUMNS, PARTS
 from amodal.files import write_text
 from amodal.launch import warn
@@ -48,8 +48,7 @@ def compare(
     if images is None:
         images = next((side.tested.images for side in sides if side.tested.images is not None), None)
     text = write_page(sides, found, images, limit, draws, missing)
-    # Names may hold what UTF-8 has no bytes for; they are shown as escapes.
-    write_text(out, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(out, encodable(text))
     for line in missing:
         warn(printable(line))
     return table(sides, found)

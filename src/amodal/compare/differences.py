@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from amodal.compare.sources import Source, Tested
 from amodal.data.reader import load
-from amodal.errors import DataError, counted, one_line
+from amodal.errors import DataError, counted
 from amodal.evaluation import prepare
 from amodal.evaluation.metrics import Evaluation
 from amodal.evaluation.table import COLUMNS, MORE, PARTS
@@ -111,10 +111,7 @@ def evaluate(sides: Sequence[Side], annotations: Path | None, missing: list[str]
         if not tested.data and annotations is None:
             missing.append(f"{name}: does not say what it was tested on; taken for the same, as the counts are equal")
         if tested.per_image is not None:
-            try:
-                side.per_image = PerImage.unpack(tested.per_image)
-            except (KeyError, TypeError, ValueError) as fault:
-                raise DataError(f"{tested.what}: damaged per_image ({one_line(fault)})", file=name) from None
+            side.per_image = tested.per_image
         elif tested.predictions is None:
             missing.append(
                 f"{name}: no predictions ({tested.what}), so no intervals and no pictures; amodal test makes them"

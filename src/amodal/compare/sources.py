@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,15 +12,17 @@ from typing import Any
 from amodal.checkpoint import CONFIG, WEIGHTS
 from amodal.config_io import flatten
 from amodal.data.reader import load
-from amodal.errors import AmodalError, DataError, one_line
+from amodal.errors import AmodalError, DataError
 from amodal.model import SHIPPED
 from amodal.plain_yaml import read_yaml
 from amodal.reproduce.collect import thin
 from amodal.reproduce.identity import nest
-from amodal.score import TESTED
+from amodal.reproduce.per_image import PerImage
+from amodal.reproduce.record import read_metrics, read_record, read_tested
+from amodal.score import METRICS, PREDICTIONS, TESTED
 from amodal.train.data import annotation_digest
+from amodal.train.folder import EVALS, LOG
 
-METRICS, PREDICTIONS, LOG, EVALS = "metrics.json", "predictions.json", "log.csv", "eval.csv"
 _NO_SETTINGS = ("version", "class_names", "category_ids", "out")
 
 Points = list[tuple[float, float]]
@@ -38,7 +39,7 @@ class Tested:
         metrics: as in metrics.json.
         predictions: results file; None where there is none.
         annotations, images, schema: what was tested; None where it is not known.
-        per_image: packed, as an experiment's runs keep it; None where there is none.
+        per_image: what became of every detection, as an experiment's runs keep it; None where there is none.
     """
 
     what: str
@@ -49,7 +50,7 @@ class Tested:
     annotations: Path | None = None
     images: Path | None = None
     schema: str = "auto"
-    per_image: Mapping[str, Any] | None = None
+    per_image: PerImage | None = None
 
     def same_data(self, other: Tested) -> bool:
         """Whether both are of the same annotations; where one does not say, equal counts stand for it."""
@@ -108,25 +109,23 @@ def _tests(run: Path) -> list[Path]:
 
 
 def _of_test(folder: Path, run: Path | None = None) -> Tested:
-    metrics, mark = _json(folder / METRICS), _mark(folder)
-    if not isinstance(metrics.get("mask"), dict):
-        raise DataError("no metrics of a test (mask is missing)", file=folder / METRICS)
+    metrics, mark = read_metrics(folder / METRICS), _mark(folder)
     predictions = folder / PREDICTIONS
     return Tested(
         what="test" if run is None else f"test ({folder.name}/)",
-        data=str(mark.get("data", "")),
+        data=mark.get("data", ""),
         counts=_counts(metrics),
         metrics=metrics,
         predictions=predictions if predictions.is_file() else None,
         annotations=Path(mark["annotations"]) if "annotations" in mark else None,
         images=Path(mark["images"]) if "images" in mark else None,
-        schema=str(mark.get("schema", "auto")),
+        schema=mark.get("schema", "auto"),
     )
 
 
-def _mark(folder: Path) -> dict[str, Any]:
+def _mark(folder: Path) -> dict[str, str]:
     """What ``amodal test`` noted of itself; empty for a folder of before."""
-    return _json(folder / TESTED) if (folder / TESTED).is_file() else {}
+    return read_tested(folder / TESTED) if (folder / TESTED).is_file() else {}
 
 
 def _counts(metrics: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -150,9 +149,9 @@ def _add_run(source: Source, run: Path) -> None:
             source.tested.append(Tested(what, data, None, metrics))
 
 
-def _add_checkpoint(source: Source, checkpoint: Any) -> None:
+def _add_checkpoint(source: Source, checkpoint: str | None) -> None:
     """Curves and settings of the run that a tested checkpoint is from; its own settings where that is not there."""
-    if not isinstance(checkpoint, str):
+    if checkpoint is None:
         return
     shipped = SHIPPED / checkpoint
     folder = shipped if shipped.is_dir() else Path(checkpoint)
@@ -170,22 +169,16 @@ def _add_checkpoint(source: Source, checkpoint: Any) -> None:
 
 
 def _of_record(name: str, path: Path) -> Source:
-    record = _json(path)
-    splits, what = record.get("splits"), record.get("what")
-    if not isinstance(splits, dict) or not splits:
-        raise DataError("no file of a run (splits is missing)", file=path)
-    source = Source(name)
-    try:
-        for split, result in splits.items():
-            metrics, packed = result["metrics"], result.get("per_image")
-            source.tested.append(
-                Tested(f"split {split}", result["digest"], _counts(metrics), metrics, per_image=packed)
-            )
-        if what is not None:
-            source.settings = _plain(what["settings"])
-        source.loss = [(row["step"], row["loss"]) for row in record.get("curve", [])]
-    except (KeyError, TypeError, AttributeError) as fault:
-        raise DataError(f"no file of a run ({one_line(fault)})", file=path) from None
+    record = read_record(path)
+    source = Source(
+        name, loss=[(row["step"], row["loss"]) for row in record["curve"] if {"step", "loss"} <= row.keys()]
+    )
+    for split, result in record["splits"].items():
+        metrics, packed = result["metrics"], result["per_image"]
+        per_image = None if packed is None else PerImage.unpack(packed)
+        source.tested.append(Tested(f"split {split}", result["digest"], _counts(metrics), metrics, per_image=per_image))
+    if record["what"] is not None:
+        source.settings = _plain(record["what"]["settings"])
     return source
 
 
@@ -201,16 +194,6 @@ def _digest(annotations: Any) -> str:
         return annotation_digest(load(annotations))
     except (AmodalError, OSError):
         return str(annotations)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as fault:
-        raise DataError(f"cannot be read ({one_line(fault)})", file=path) from None
-    if not isinstance(content, dict):
-        raise DataError("no JSON object", file=path)
-    return content
 
 
 def _table(path: Path) -> list[dict[str, float]]:

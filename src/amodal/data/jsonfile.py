@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from amodal.errors import DataError, nearest, refuse_address
+from amodal.errors import DataError, kind_of, nearest, refuse_address
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_DIGITS = 300  # a float holds integers of up to 308
@@ -57,6 +57,17 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A small JSON file that holds an object. Raises DataError where it cannot be read, or holds anything else."""
+    try:
+        content = strict_json(read_bytes(path).removeprefix(_BOM))
+    except BadValueError as fault:
+        raise DataError(str(fault), file=path) from None
+    if not isinstance(content, dict):
+        raise DataError(f"holds {kind_of(content)}, must be an object", file=path)
+    return content
+
+
 class Document:
     """A JSON file whose parts are decoded when their turn comes.
 
@@ -86,7 +97,7 @@ class Document:
         except BadValueError as fault:
             raise DataError(str(fault), file=self.path) from None
         if not isinstance(top, (dict, list)):
-            raise DataError(f"holds {_kind(top)}, must be an object or a list", file=self.path)
+            raise DataError(f"holds {kind_of(top)}, must be an object or a list", file=self.path)
         return top
 
     def require(self, key: str, keys: Collection[str]) -> None:
@@ -104,7 +115,7 @@ class Document:
             except (msgspec.MsgspecError, RecursionError):
                 part = _read(part, self.path)
         if not isinstance(part, list):
-            raise DataError(f"{key!r} is {_kind(part)}, must be a list", file=self.path)
+            raise DataError(f"{key!r} is {kind_of(part)}, must be a list", file=self.path)
         return part
 
     def value(self, item: Any) -> Any:
@@ -140,7 +151,7 @@ class Document:
             except BadValueError as fault:
                 raise DataError(f"{key}, number {position}: {fault}", file=self.path) from None
             if not isinstance(entry, dict):
-                raise DataError(f"{key}, number {position} is {_kind(entry)}, must be an object", file=self.path)
+                raise DataError(f"{key}, number {position} is {kind_of(entry)}, must be an object", file=self.path)
             found.append(entry)
         return found
 
@@ -216,7 +227,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(text: str) -> int | float:
     """The integer, or infinity for one beyond all floats; where it matters, infinity is refused."""
     return int(text) if len(text) <= _MAX_DIGITS else math.copysign(math.inf, -1 if text[0] == "-" else 1)
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"

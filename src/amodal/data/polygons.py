@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from amodal.data import rle
+from amodal.errors import kind_of
 
 # Coordinates may lie this many image sides outside the image, since objects that it cuts off do. A rasteriser walks
 # along the outline: with 2e8 or infinity pycocotools crashes, and its relatives never return.
@@ -29,16 +30,16 @@ def polygon_pieces(obj: Any) -> tuple[list[Sequence[float]], int]:
     points lie is not looked at, see :func:`far_outside`.
     """
     if not isinstance(obj, (list, tuple)):
-        raise ValueError(f"a mask is an RLE or a list of polygons, not {_kind(obj)}")
+        raise ValueError(f"a mask is an RLE or a list of polygons, not {kind_of(obj)}")
     pieces = [obj] if obj and not isinstance(obj[0], (list, tuple)) else obj
     kept: list[Sequence[float]] = []
     for piece in pieces:
         if not isinstance(piece, (list, tuple)):
-            raise ValueError(f"a polygon is a list of numbers, not {_kind(piece)}")
+            raise ValueError(f"a polygon is a list of numbers, not {kind_of(piece)}")
         # By type, which leaves out bool. pycocotools makes an empty mask of null or text, without a word.
         if not _NUMBERS.issuperset(map(type, piece)):
             wrong = next(value for value in piece if type(value) not in _NUMBERS)
-            raise ValueError(f"a polygon holds {_kind(wrong)}, must hold numbers only")
+            raise ValueError(f"a polygon holds {kind_of(wrong)}, must hold numbers only")
         if len(piece) % 2:
             raise ValueError(f"a polygon has {len(piece)} numbers, must have x and y of each point")
         # pycocotools would read four numbers as a box (x, y, w, h).
@@ -98,7 +99,3 @@ def to_float(number: float) -> float:
         return float(number)
     except OverflowError:
         return math.inf
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"

@@ -20,7 +20,7 @@ from amodal.data.schemas import named, recognise
 from amodal.data.schemas.schema import Annotation, Schema
 from amodal.data.store import AnnotationSet
 from amodal.data.typed import Layout
-from amodal.errors import DataError
+from amodal.errors import DataError, is_text
 
 _PARTS = ("images", "annotations", "categories")
 _KEPT = 2**23
@@ -206,17 +206,12 @@ def check_file_name(name: object) -> str:
     """The image's path relative to the image folder; ValueError for one that leads elsewhere."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"file_name is {name!r:.40}, must be a path relative to the image folder")
-    if not _is_text(name):
+    if not is_text(name):
         raise ValueError(f"file_name {name!r:.80} holds a lone surrogate, which is no character")
     outside = name.startswith(("/", "~")) or ".." in name.split("/") or name[1:2] == ":"
     if outside or "\\" in name or "://" in name or "\0" in name:
         raise ValueError(f"file_name {name!r:.80} must be a plain path inside the image folder")
     return name
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written again: JSON can hold halves of characters."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _read_categories(
@@ -227,7 +222,7 @@ def _read_categories(
         number, name = entry.get("id"), entry.get("name")
         if type(number) is not int or not 0 <= number <= MAX_ID or not isinstance(name, str):
             findings.error("bad category", f"category {number!r:.40} named {name!r:.40} is not an integer and a name")
-        elif not _is_text(name):
+        elif not is_text(name):
             findings.error("bad category", f"the name {name!r:.40} of category {number} holds a lone surrogate")
         elif names.setdefault(number, name) != name:
             findings.error("duplicate id", f"category id {number} has two names, {names[number]!r} and {name!r}")

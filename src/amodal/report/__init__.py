@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal.errors import counted
+from amodal.errors import counted, encodable
 from amodal.evaluation.levels import levels, pr_curves
 from amodal.evaluation.matches import Match
 from amodal.evaluation.metrics import Evaluation
@@ -74,8 +74,7 @@ def write_report(
         _facts({**facts, **_left_out(painter)}),
     ]
     path = out / "report.html"
-    # Names may hold what UTF-8 has no bytes for (lone surrogates of JSON); they are shown as escapes.
-    write_text(path, page(title, "\n".join(sections)).encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(path, encodable(page(title, "\n".join(sections))))
     return path
 
 

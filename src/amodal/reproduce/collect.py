@@ -29,8 +29,9 @@ from amodal.reproduce.runner import read_mark
 from amodal.reproduce.runs import Run
 from amodal.reproduce.sources import Split
 from amodal.reproduce.steps import Folders
+from amodal.score import PREDICTIONS
+from amodal.train.folder import LOG
 
-PREDICTIONS = "predictions.json"
 Record = dict[str, Any]
 _ROWS = 60  # of a curve
 
@@ -98,7 +99,7 @@ def collect(run: Run, splits: Sequence[Split], folders: Folders, columns: Sequen
     out = folders.run(run.id)
     path = folders.record(run.id)
     old = read_record(path) if path.is_file() else {"splits": {}, "cost": {}}
-    log = _table(out / "log.csv")
+    log = _table(out / LOG)
     record = {
         "version": VERSION,
         "id": run.id,

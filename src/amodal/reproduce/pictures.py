@@ -22,6 +22,7 @@ from amodal.evaluation.occlusion import LARGEST_RATE, object_rates
 from amodal.files import write_picture
 from amodal.reproduce.experiment import Pictures
 from amodal.reproduce.study import Member, Study
+from amodal.score import PREDICTIONS
 from amodal.viz.instances import draw_instances, label_font
 
 _TILE, _HEAD, _GAP = 260, 34, 6
@@ -92,7 +93,7 @@ def _predictions(study: Study, member: Member) -> list[dict[str, Any]]:
     """The results of the first seed, empty where they are not there."""
     split = study.sources.test[0]
     for run in member.runs.values():
-        path = study.folders.test(run.id, split) / "predictions.json"
+        path = study.folders.test(run.id, split) / PREDICTIONS
         if path.is_file():
             results: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
             return results

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.config import TrainConfig
-from amodal.config_io import flatten
+from amodal.config_io import find_config, flatten
 from amodal.errors import ConfigError, nearest, refuse_address
 from amodal.files import shipped_files
 from amodal.plain_yaml import read_yaml
@@ -83,12 +83,11 @@ class _Reader:
         for row in rows:
             self.check_row(row)
         known = {row.name: row for row in rows}
-        base = data.get("base")
         return Experiment(
             name=self.path.stem,
             path=self.path,
             title=self.text("title", data.get("title", self.path.stem)),
-            base=None if base is None else self.path.parent / self.text("base", base),
+            base=None if data.get("base") is None else self.base(self.text("base", data["base"])),
             settings=self.settings("settings", data.get("settings")),
             init=None if data.get("init") is None else self.init(self.text("init", data["init"])),
             trunk=self.trunk(data.get("budget", "full"), known),
@@ -123,6 +122,13 @@ class _Reader:
         if not isinstance(value, list) or not value:
             raise self.fail(f"{key} is {value!r}, must be a list of values")
         return value
+
+    def base(self, name: str) -> Path:
+        """A file relative to this one, or the name of a configuration that comes with the package."""
+        try:
+            return find_config(name, self.path.parent)
+        except ConfigError as error:
+            raise self.fail(f"base: {error}") from None
 
     def init(self, value: str) -> str:
         beside = self.path.parent / value

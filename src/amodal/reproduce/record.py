@@ -1,4 +1,4 @@
-"""The file of a run, read with every fault as one line: whoever has it may have edited, cut or made it.
+"""The files of a run, read with every fault as one line: whoever has them may have edited, cut or made them.
 
 What a field may hold is said once, in :data:`_RECORD`; a file that passes gives tables without a fault.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amodal.data.jsonfile import BadValueError, Document, read_bytes
+from amodal.data.jsonfile import BadValueError, Document, read_bytes, read_object
 from amodal.errors import ConfigError, DataError, nearest, printable
 from amodal.evaluation import KEYS
 from amodal.evaluation.occlusion import BINS
@@ -46,6 +46,34 @@ def read_record(path: Path) -> dict[str, Any]:
     except BadValueError as fault:
         raise DataError(f"no file of a run, or damaged: {fault}", file=path) from None
     return record
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What ``amodal test`` measured, its ``metrics.json``, every field of its type and within its bounds.
+
+    Raises:
+        DataError: the file cannot be read, is none of a test's, or damaged; names the key.
+    """
+    by_class = {"per_class": _named(_object(_PARTS))}
+    return _checked(path, _object({"mask": _PARTS["mask"]}, {**_METRICS, **by_class}), "no metrics of a test")
+
+
+def read_tested(path: Path) -> dict[str, str]:
+    """What ``amodal test`` noted of itself, its ``test.json``: texts.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else; names the key.
+    """
+    return _checked(path, _named(_text), "no note of a test")
+
+
+def _checked(path: Path, check: Check, what: str) -> dict[str, Any]:
+    content = read_object(path)
+    try:
+        check("", content)
+    except BadValueError as fault:
+        raise DataError(f"{what}, or damaged: {fault}", file=path) from None
+    return content
 
 
 def _member(document: Document, key: str, member: Any) -> Any:
@@ -203,8 +231,9 @@ _finite = _number(-math.inf)
 _COUNT = _number(0, whole=True)
 _SHARE = _number(0, 1)
 _PERCENT = _number(0, 100, null=True)
+_PARTS = {part: _object({}, dict.fromkeys(keys, _PERCENT), null=True) for part, keys in KEYS.items()}
 _METRICS = {
-    **{part: _object({}, dict.fromkeys(keys, _PERCENT), null=True) for part, keys in KEYS.items()},
+    **_PARTS,
     "images": _COUNT,
     "instances": _COUNT,
     "coverage": _number(0, 1, null=True),

@@ -8,7 +8,6 @@ lock keeps two runners, or a runner and what a killed one left behind, from doin
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -23,6 +22,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from amodal.data.jsonfile import read_object
 from amodal.errors import ConfigError, named
 from amodal.files import check_room, write_json
 from amodal.locks import lock
@@ -289,8 +289,5 @@ def _send(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def read_mark(path: Path) -> dict[str, Any]:
-    """What a mark says: "seconds", "commit"; empty where there is none."""
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    """What a mark says: "seconds", "commit"; empty where there is none. Raises DataError where it is damaged."""
+    return read_object(path) if path.is_file() else {}

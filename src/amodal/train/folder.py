@@ -11,7 +11,8 @@ from amodal.models.rcnn import AmodalRCNN
 from amodal.train.state import OPTIMIZER, STATE
 
 _CHECKPOINT = (CONFIG, WEIGHTS, CARD, PRIOR)
-_TABLES = ("config.yaml", "log.csv", "eval.csv")
+LOG, EVALS = "log.csv", "eval.csv"
+"""Tables of a run folder, a row an interval of training and a row a validation."""
 _TRACKED = "tensorboard"  # every run makes it, and hardly anybody else
 
 
@@ -25,7 +26,7 @@ def check_run_folder(out: Path) -> None:
     check_own(out / "last", (*_CHECKPOINT, OPTIMIZER, STATE), "a checkpoint")
     if (out / _TRACKED).is_dir() or (out / "last" / STATE).is_file():
         return
-    for name in _TABLES:
+    for name in (CONFIG, LOG, EVALS):
         if (out / name).exists():
             raise DataError("is there already, and no run wrote it; choose another --out", file=out / name)
 

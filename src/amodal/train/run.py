@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
 from tqdm import tqdm
 
-from amodal.checkpoint import save_model
+from amodal.checkpoint import CONFIG, save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
@@ -30,7 +30,7 @@ from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, loader_deaths, train_loader
 from amodal.train.early import check_early
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
-from amodal.train.folder import check_run_folder, check_run_room
+from amodal.train.folder import EVALS, LOG, check_run_folder, check_run_room
 from amodal.train.freeze import freeze
 from amodal.train.init import start_from
 from amodal.train.log import CsvLog, quiet_tensorboard
@@ -157,7 +157,7 @@ def _prepare(
     out = Path(config.out)
     if accelerator.is_main_process:
         check_run_room(out, model)
-        write_text(out / "config.yaml", to_yaml(config))
+        write_text(out / CONFIG, to_yaml(config))
     shortened = config.steps < planned
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state, progress, shortened)
     return run, other_length(config, planned, state.step)
@@ -167,7 +167,7 @@ def _loop(run: _Run, signals: Signals) -> None:
     config, accelerator, start = run.config, run.accelerator, run.state.step
     log, evals = None, None
     if accelerator.is_main_process:
-        log, evals = CsvLog(run.out / "log.csv", start), CsvLog(run.out / "eval.csv", start)
+        log, evals = CsvLog(run.out / LOG, start), CsvLog(run.out / EVALS, start)
     with named(run.out / "tensorboard"):
         # TensorBoard forgets what a killed run wrote beyond its checkpoint.
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
