@@ -12,8 +12,9 @@ from amodal.config import ModelConfig, TrainConfig
 from amodal.config_io import flatten, load_config, read_layers, setting_keys, structure, to_dict, to_yaml
 from amodal.errors import ConfigError
 from amodal.plain_yaml import read_yaml
-from amodal.settings import MethodConfig, PGExpConfig, PriorConfig
+from amodal.settings import MethodConfig, PGExpConfig, PriorConfig, VRSPConfig
 from amodal.systems import SYSTEMS
+from amodal.train.engine import milestones
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -47,7 +48,8 @@ def test_shipped_configurations(name: str, path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(p.name for p in CONFIGS.glob("*.yaml")))
 def test_a_shared_base_is_a_configuration_of_any_system(name: str) -> None:
     """``amodal train configs/kins.yaml`` is a run, too: of the default system, or of ``--model.system``."""
-    assert load_config(CONFIGS / name) == load_config(CONFIGS / "mask_rcnn" / name)
+    assert load_config(CONFIGS / name).model.system == "mask_rcnn"
+    assert load_config(CONFIGS / name, {"model.system": "bcnet"}) == load_config(CONFIGS / "bcnet" / name)
     assert {"system", "method"}.isdisjoint(read_yaml(CONFIGS / name)["model"])
     for system in SYSTEMS:
         assert load_config(CONFIGS / name, {"model.system": system}).model.system == system
@@ -68,16 +70,47 @@ def test_every_system_has_every_configuration() -> None:
         assert {"cocoa_cls", "d2sa", "kins", "nano"} <= set(names), system
 
 
+ROWS = {"kins": (1, 0.0025, 48000), "d2sa": (2, 0.005, 70000), "cocoa_cls": (2, 0.0005, 10000)}
+OWN_ROWS = {
+    ("mask_rcnn", "d2sa"): (3, 0.01, 70000),
+    ("mask_rcnn8", "d2sa"): (3, 0.01, 70000),
+    ("asn", "kins"): (8, 0.02, 24000),
+    ("aisformer", "cocoa_cls"): (2, 0.0005, 20000),
+}
+FALLS = {"kins": [30000, 40000], "d2sa": [40000, 60000], "cocoa_cls": [8000]}
+OWN_FALLS = {
+    ("orcnn", "kins"): [40000, 44000],
+    ("orcnn", "cocoa_cls"): [5000, 8000],
+    ("asn", "kins"): [20000, 22000],
+    ("aisformer", "cocoa_cls"): [5000, 8000],
+}
+
+
 def test_earlier_work() -> None:
-    """Reference, section 5, the VRSP rows."""
-    rows = {"kins": (1, 0.0025, 48000), "d2sa": (2, 0.005, 70000), "cocoa_cls": (2, 0.0005, 10000)}
+    """Reference, section 5: VRSP's rows, and where a system's own published file differs."""
     for system in SYSTEMS:
-        for name, row in rows.items():
+        for name, row in ROWS.items():
             config = load_config(CONFIGS / system / f"{name}.yaml")
-            assert (config.batch_size, config.optim.lr, config.steps) == row
-            sizes = config.model.transform
+            own = OWN_ROWS.get((system, name), row)
+            assert (config.batch_size, config.optim.lr, config.steps) == own
+            assert milestones(config.optim, config.steps) == OWN_FALLS.get((system, name), FALLS[name])
+            sizes, boxes = config.model.transform, config.model.box_head
             assert (sizes.test_min_size, sizes.max_size) == (800, 3000 if name == "kins" else 1333)
             assert (min(sizes.min_size), max(sizes.min_size)) == (800 if name == "kins" else 640, 800)
+            assert boxes.batch_per_image == (256 if system == "orcnn" else 512)
+
+
+def test_vrsp_of_the_data_sets() -> None:
+    """The final model's files (reference, section 5; systems, section 5)."""
+    found = {name: load_config(CONFIGS / "vrsp" / f"{name}.yaml") for name in ROWS}
+    methods = {name: config.model.method for name, config in found.items()}
+    assert methods == {
+        "kins": VRSPConfig(alpha=3.0, rescore_class=False),
+        "d2sa": VRSPConfig(reclass_weight=0.1),
+        "cocoa_cls": VRSPConfig(),
+    }
+    encoders = {name: config.prior_fit.encoder for name, config in found.items()}
+    assert encoders == {"kins": 392, "d2sa": 128, "cocoa_cls": 128}
 
 
 def test_priors_of_the_data_sets() -> None:

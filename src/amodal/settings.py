@@ -81,12 +81,12 @@ class BCNetConfig(MethodConfig):
 
     Attributes:
         class_specific: a mask of each class instead of one for all.
-        boundary_weight: weight of both contour losses; the released code adds the same loss twice at 0.5.
+        boundary_weight: weight of both contour losses; 1 for what the released code computes, which adds each twice.
         occluder_weight: weight of the occluder's mask loss.
     """
 
     class_specific: bool = False
-    boundary_weight: float = 1.0
+    boundary_weight: float = 0.5
     occluder_weight: float = 0.25
 
     def __post_init__(self) -> None:

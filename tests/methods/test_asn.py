@@ -83,6 +83,50 @@ def test_occluded_objects_weigh_eight_and_background_is_not_occluded(
     assert side.occlusion_term(x, rois, is_object).count == 3
 
 
+def test_first_weights_are_those_of_the_released_model(tiny_config: Make) -> None:
+    """Convolutions and the masks' predictor normal by their outputs (those of the background counted), fully connected
+    layers uniform by their inputs."""
+    torch.manual_seed(0)
+    config = _config(tiny_config)
+    head, side = ASN(config, 20).amodal_head, TwoStreams(config, 20)
+    assert head.head.predictor.weight.std().item() == pytest.approx((2 / 21) ** 0.5, rel=0.15)
+    for layer in (head.join_streams, head.join_mask, side.classes.convs[0], side.occlusion.convs[3]):
+        assert layer.weight.std().item() == pytest.approx((2 / (9 * layer.out_channels)) ** 0.5, rel=0.05)
+    weight = side.classes.fc.weight
+    assert weight.abs().max().item() == pytest.approx((3 / weight.shape[1]) ** 0.5, rel=0.01)
+    assert side.occluded.weight.std().item() == pytest.approx(0.01, rel=0.3)
+
+
+def test_the_coding_joins_in_the_order_of_the_released_model(
+    tiny_config: Make, example: Make, place: Make, noise: Make
+) -> None:
+    """Layer by layer with functions alone: [occlusion, class] maps, then [coded, pooled] maps, then the mask head."""
+    torch.manual_seed(0)
+    config = _config(tiny_config)
+    head, rois = ASN(config, 2).visible_head, place(example(0).targets)
+    shared, pooled = torch.randn(len(rois), 64, 7, 7), torch.randn(len(rois), 32, 14, 14)
+
+    def conv(x: torch.Tensor, layer: Any) -> torch.Tensor:
+        return F.relu(F.conv2d(x, layer.weight, layer.bias, padding=1))
+
+    def up(x: torch.Tensor, layer: Any) -> torch.Tensor:
+        return F.relu(F.conv_transpose2d(x, layer.weight, layer.bias, stride=2))
+
+    x = conv(up(conv(shared, head.join_streams), head.enlarge), head.after)
+    x = conv(conv(torch.cat([x, pooled], dim=1), head.join_mask), head.last)
+    for layer in head.head.convs[::2]:
+        x = conv(x, layer)
+    x = up(x, head.head.deconv)
+    predictor = head.head.predictor
+    slow = torch.stack(
+        [
+            (predictor.weight[label][:, None, None] * one).sum(dim=0) + predictor.bias[label]
+            for one, label in zip(x, rois.labels.tolist(), strict=True)
+        ]
+    )
+    assert torch.allclose(head(shared, pooled, rois.labels), slow, atol=1e-4, rtol=1e-4)
+
+
 def test_the_box_loss_is_smooth(tiny_config: Make) -> None:
     side = TwoStreams(_config(tiny_config), 2)
     loss = side.box_loss(torch.tensor([[0.5, 3.0, 0.0, 0.0]]), torch.zeros(1, 4))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from amodal.config import ModelConfig
-from amodal.settings import BCNetConfig, VRSPConfig
+from amodal.priors.codebook import Codebook
+from amodal.priors.encoder import MaskEncoder
+from amodal.settings import BCNetConfig, CodebookConfig, VRSPConfig
 from amodal.systems import SYSTEMS, resolve
 
 C, N = 256, 8
@@ -51,6 +54,14 @@ def test_parts_add_up_to_the_totals() -> None:
     assert _count(_branch("vrsp")) == 2 * MASK_HEAD + fuse + recls
     assert BCNetConfig().class_specific is False
     assert VRSPConfig().k == 16
+
+
+def test_auto_encoder_is_small_and_frozen() -> None:
+    for dim, expected in ((392, 1_905), (128, 3_073)):
+        encoder = MaskEncoder(dim)
+        assert sum(value.numel() for value in encoder.parameters()) == expected
+    codes, counts = torch.zeros(1, 1, 392), torch.ones(1, dtype=torch.long)
+    assert _count(Codebook(CodebookConfig(slots=1), ["c"], [1], MaskEncoder(392), codes, counts)) == 0
 
 
 def test_box_side() -> None:

@@ -126,8 +126,8 @@ class CodedHead(nn.Module):
         self.head = MaskHead(channels, num_classes, config.mask_head)
         for layer in (self.join_streams, self.enlarge, self.after, self.join_mask, self.last):
             draw(layer)
-        # Here the predictor is drawn like the layers before it, by the number of its outputs.
-        nn.init.normal_(self.head.predictor.weight, std=(2 / num_classes) ** 0.5)
+        # Here the predictor is drawn like the layers before it, by its outputs: one a class, and the background.
+        nn.init.normal_(self.head.predictor.weight, std=(2 / (num_classes + 1)) ** 0.5)
 
     def forward(self, shared: Tensor, pooled: Tensor, labels: Tensor) -> Tensor:
         """Maps of the box side float [R, 2C, P / 2, P / 2], pooled maps [R, C, P, P], classes int64 [R] -> mask logits
