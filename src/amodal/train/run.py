@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import closing as closed
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -180,7 +181,7 @@ def _loop(run: _Run, signals: Signals) -> None:
         elif evals is not None:
             run.metrics = nested_metrics(evals.last)
         return
-    loader = iter(train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes))
+    loader = train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes)
     bar = tqdm(
         total=config.steps, initial=start, desc=f"train {config.model.system}", unit="step",
         disable=not accelerator.is_main_process, mininterval=1.0,
@@ -188,7 +189,8 @@ def _loop(run: _Run, signals: Signals) -> None:
     run.prepared.train()
     spent: list[float] = []
     quickest = math.inf
-    with bar:
+    # Loader processes end here whatever happens: an error that is kept keeps them, and Python's exit waits for them.
+    with closed(loader), bar:
         for step in range(start, config.steps):
             rate = learning_rate(step, config.optim, config.steps)
             clock = time.perf_counter()
