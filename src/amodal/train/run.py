@@ -23,7 +23,7 @@ from amodal.checkpoint import CONFIG, save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
-from amodal.errors import ConfigError, counted, named
+from amodal.errors import ConfigError, DataError, counted, named
 from amodal.files import recover, replace_folder, write_text
 from amodal.launch import own_settings
 from amodal.locks import hold_as_main
@@ -209,7 +209,13 @@ def _loop(run: _Run, signals: Signals) -> None:
                 spent.clear()
                 _track(run, {f"train/{name}": value for name, value in row.items()})
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                _evaluate(run, evals)
+                try:
+                    _evaluate(run, evals)
+                except DataError:
+                    # A damaged picture costs no steps. Of several processes the others would not come to save.
+                    if accelerator.num_processes == 1:
+                        _save_last(run)
+                    raise
             number = _asked_to_stop(accelerator, signals)
             if done == config.steps or done % config.save_every == 0 or number:
                 _save_last(run)
