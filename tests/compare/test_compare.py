@@ -243,3 +243,32 @@ def test_errors_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) ->
     (good / "metrics.json").write_text("{")
     with pytest.raises(DataError, match=r"metrics\.json: cannot be read"):
         read_source(good)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("metrics.json", {"box": "high"}, "box is 'high', must be an object of metrics"),
+        ("metrics.json", {"mask": {"AP": [1]}}, "mask.AP is [1], must be 0 to 100, or null"),
+        ("metrics.json", {"mask": {"AP": float("nan")}}, "mask.AP is nan, must be 0 to 100, or null"),
+        ("metrics.json", {"images": "6"}, "images is '6', must be a count"),
+        ("test.json", {"annotations": None}, "'annotations' is None, must be a text"),
+        ("test.json", {"images": True}, "'images' is True, must be a text"),
+    ],
+)
+def test_what_no_test_wrote_is_refused_in_one_line(
+    place: Path, file: str, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = after_test(place, "a", [0] * IMAGES), after_test(place, "b", [4] * IMAGES)
+    (b / file).write_text(json.dumps({**json.loads((b / file).read_text()), **change}))
+    assert main(["compare", str(a), str(b), "--out", str(place / "page.html")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"amodal compare: {b / file}: {said}"
+    assert not (place / "page.html").exists()
+
+
+def test_a_record_whose_curve_is_no_numbers_is_refused(tmp_path: Path) -> None:
+    record = {"splits": {"test": {"digest": "d", "metrics": {"mask": {"AP": 1.0}}}}, "what": None}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**record, "curve": [{"step": "one", "loss": 1.0}]}))
+    with pytest.raises(DataError, match="curve holds what is no number"):
+        read_source(path)

@@ -7,15 +7,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from amodal.checkpoint import CONFIG, WEIGHTS
 from amodal.config_io import flatten
 from amodal.data.reader import load
-from amodal.errors import AmodalError, DataError, one_line
+from amodal.errors import AmodalError, DataError, one_line, shown
+from amodal.evaluation.table import COLUMNS, MORE, PARTS
 from amodal.model import SHIPPED
-from amodal.plain_yaml import read_yaml
+from amodal.plain_yaml import is_text, read_yaml
 from amodal.reproduce.collect import thin
 from amodal.reproduce.identity import nest
 from amodal.score import TESTED
@@ -23,6 +25,8 @@ from amodal.train.data import annotation_digest
 
 METRICS, PREDICTIONS, LOG, EVALS = "metrics.json", "predictions.json", "log.csv", "eval.csv"
 _NO_SETTINGS = ("version", "class_names", "category_ids", "out")
+
+_PERCENT = 100.0001  # what sums of floats may be above 100
 
 Points = list[tuple[float, float]]
 
@@ -111,6 +115,7 @@ def _of_test(folder: Path, run: Path | None = None) -> Tested:
     metrics, mark = _json(folder / METRICS), _mark(folder)
     if not isinstance(metrics.get("mask"), dict):
         raise DataError("no metrics of a test (mask is missing)", file=folder / METRICS)
+    _check_metrics(metrics, folder / METRICS)
     predictions = folder / PREDICTIONS
     return Tested(
         what="test" if run is None else f"test ({folder.name}/)",
@@ -120,13 +125,37 @@ def _of_test(folder: Path, run: Path | None = None) -> Tested:
         predictions=predictions if predictions.is_file() else None,
         annotations=Path(mark["annotations"]) if "annotations" in mark else None,
         images=Path(mark["images"]) if "images" in mark else None,
-        schema=str(mark.get("schema", "auto")),
+        schema=mark.get("schema", "auto"),
     )
 
 
+def _check_metrics(metrics: Mapping[str, Any], path: Path) -> None:
+    """Refuses metrics that are no numbers, or no counts, before anything is computed or drawn from them."""
+    for part, _ in PARTS:
+        values = {} if metrics.get(part) is None else metrics[part]
+        if not isinstance(values, dict):
+            raise DataError(f"{part} is {shown(values)}, must be an object of metrics", file=path)
+        for key in (*COLUMNS, *MORE):
+            value = values.get(key)
+            if value is not None and not (_is_number(value) and 0 <= value <= _PERCENT):
+                raise DataError(f"{part}.{key} is {shown(value)}, must be 0 to 100, or null", file=path)
+    for key in ("images", "instances"):
+        if key in metrics and not (type(metrics[key]) is int and metrics[key] >= 0):
+            raise DataError(f"{key} is {shown(metrics[key])}, must be a count", file=path)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
 def _mark(folder: Path) -> dict[str, Any]:
-    """What ``amodal test`` noted of itself; empty for a folder of before."""
-    return _json(folder / TESTED) if (folder / TESTED).is_file() else {}
+    """What ``amodal test`` noted of itself, texts all of it; empty for a folder of before."""
+    path = folder / TESTED
+    mark = _json(path) if path.is_file() else {}
+    for key, value in mark.items():
+        if not isinstance(value, str) or "\0" in value or not is_text(value):
+            raise DataError(f"{shown(key)} is {shown(value)}, must be a text", file=path)
+    return mark
 
 
 def _counts(metrics: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -178,12 +207,16 @@ def _of_record(name: str, path: Path) -> Source:
     try:
         for split, result in splits.items():
             metrics, packed = result["metrics"], result.get("per_image")
+            _check_metrics(metrics, path)
             source.tested.append(
                 Tested(f"split {split}", result["digest"], _counts(metrics), metrics, per_image=packed)
             )
         if what is not None:
             source.settings = _plain(what["settings"])
-        source.loss = [(row["step"], row["loss"]) for row in record.get("curve", [])]
+        points = [(row["step"], row["loss"]) for row in record.get("curve", [])]
+        if not all(map(_is_number, chain.from_iterable(points))):
+            raise DataError("no file of a run (curve holds what is no number)", file=path)
+        source.loss = points
     except (KeyError, TypeError, AttributeError) as fault:
         raise DataError(f"no file of a run ({one_line(fault)})", file=path) from None
     return source
