@@ -272,3 +272,12 @@ def test_a_record_whose_curve_is_no_numbers_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**record, "curve": [{"step": "one", "loss": 1.0}]}))
     with pytest.raises(DataError, match="curve holds what is no number"):
         read_source(path)
+
+
+@pytest.mark.parametrize("out", ["b/metrics.json", "a/predictions.json", "ann.json"])
+def test_the_page_replaces_no_file_that_is_compared(place: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = after_test(place, "a", [0] * IMAGES), after_test(place, "b", [4] * IMAGES)
+    before = (place / out).read_bytes()
+    assert main(["compare", str(a), str(b), "--out", str(place / out), "--limit", "0", "--draws", "0"]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert (place / out).read_bytes() == before
