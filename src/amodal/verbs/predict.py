@@ -80,6 +80,8 @@ def predict(
         model = load(checkpoint, team.device)
         if team.is_main:
             print(seen_size(model.config.transform))
+            if tiling is not None:
+                print(f"larger ones than {tile} px are cut into tiles of that size, each seen so, and seen whole, too")
         outcome = jobs.run(
             model,
             items,
