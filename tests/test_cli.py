@@ -88,8 +88,8 @@ def test_arguments_reach_the_function() -> None:
     ("words", "message"),
     [
         (["s", "a", "--image", "3"], "amodal toy: unknown flag --image; nearest is '--images'"),
-        (["s", "a", "--images", "x"], "amodal toy: --images is 'x', must be int"),
-        (["s", "a", "--images=2.5"], "amodal toy: --images is '2.5', must be int"),
+        (["s", "a", "--images", "x"], "amodal toy: --images is 'x', must be an integer"),
+        (["s", "a", "--images=2.5"], "amodal toy: --images is '2.5', must be an integer"),
         (["s", "a", "--images", "!!bool x"], "amodal toy: '!!bool x': must be a plain value, no YAML tag"),
         (["s", "a", "--images=!!int x"], "amodal toy: '--images=!!int x': must be a plain value, no YAML tag"),
         (["s", "a", "--mode", "quick"], "amodal toy: --mode is 'quick', must be one of 'fast', 'slow'"),
@@ -105,6 +105,14 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], words: list
 
 
 KNOWN = "--device, --help, --images, --inputs, --mode, --size, --source, --trust-box"
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "5"])
+def test_a_word_that_yaml_reads_as_another_value_is_told_as_written(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    told = f"amodal train: --resume is '{word}', must be 'auto'\n"
+    assert run(capsys, "train", "mask_rcnn/nano", "--resume", word) == (2, "", told)
 
 
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:

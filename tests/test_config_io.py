@@ -157,9 +157,11 @@ def test_overrides_win_and_read_as_on_the_command_line(path: Path) -> None:
             "model: {system: pgexp, method: {box_expansion: prior2}}",
             "model.method.box_expansion is 'prior2', must be one of",
         ),
-        ("steps: many", "steps is 'many', must be int"),
-        ("steps: 2.5", "steps is '2.5', must be int"),
-        ("steps: true", "steps is 'True', must be int"),
+        ("steps: many", "steps is 'many', must be an integer"),
+        ("steps: 2.5", "steps is '2.5', must be an integer"),
+        ("steps: true", "steps is 'True', must be an integer"),
+        ("optim: {lr: x}", "optim.lr is 'x', must be a number"),
+        ("model: {transform: {min_size: 192}}", "model.transform.min_size is '192', must be a list in [ ]"),
         ("steps: 0", "steps is 0, must be 1 to 1000000000"),
         ("steps:", "steps is null, must be a value"),
         ("data: 3", "data is 3, must be a mapping"),
@@ -261,7 +263,7 @@ def test_another_system_on_the_command_line_does_not_either(tmp_path: Path) -> N
     for given in ({"model.method.k": 4, "model.system": "pgexp"}, {"model.system": "pgexp", "model.method.k": 4}):
         assert load_config(free, given).model.method == PGExpConfig(k=4)
         assert load_config(file, given).model.method == PGExpConfig(k=4)
-    with pytest.raises(ConfigError, match=r"unknown key 'model\.method\.k'"):
+    with pytest.raises(ConfigError, match=r"^--model\.method\.k: unknown key"):
         load_config(file, {"model.system": "mask_rcnn", "model.method.k": 4})
 
 
@@ -324,6 +326,21 @@ def test_no_base_on_the_command_line(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--base: a base is named in the file"):
         load(path, base="x.yaml")
     assert "base" not in setting_keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("steps", "abc", "--steps is 'abc', must be an integer"),
+        ("optim.lr", "-1", "--optim.lr is -1.0, must be in (0, 1000]"),
+        ("model.system", "pgex", "--model.system is 'pgex', no known system; nearest is 'pgexp'"),
+        ("model.method.x", "1", "--model.method.x: unknown key"),
+    ],
+)
+def test_a_fault_of_a_flag_names_the_flag_and_no_file(path: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(path, "seed: 3", **{key: value})
+    assert str(caught.value).startswith(message)
 
 
 def test_setting_keys_are_all_leaves() -> None:
@@ -437,7 +454,8 @@ def test_every_number_has_bounds(path: Path, key: str, value: object, rule: str)
     with pytest.raises(ConfigError) as caught:
         load_config(path, {key: value})
     told = str(caught.value)
-    assert told.startswith(f"{path}: {key.replace('box_head.pool_size', 'box_head.channels')} is ")
+    told_key = key.replace("box_head.pool_size", "box_head.channels")
+    assert told.startswith(f"--{key} is " if told_key == key else f"{path}: {told_key} is ")
     assert rule in told
     assert len(told) < 400
 

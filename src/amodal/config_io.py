@@ -33,6 +33,14 @@ OWN_SETTINGS = ("model.method.", "prior_fit.")
 """Sections whose keys hang on the system, which may be in a file of the user's own."""
 
 _LONG = 300  # characters of a message of jsonargparse that is shown as it is
+_READ = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list in [ ]",
+    "dict": "a mapping",
+}
 _T = TypeVar("_T")
 
 
@@ -59,7 +67,18 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         if key == "base":
             raise ConfigError("--base: a base is named in the file, relative to it, and not on the command line")
         _insert(data, key, value)
-    return structure(TrainConfig, data, source)
+    try:
+        return structure(TrainConfig, data, source)
+    except ConfigError as error:
+        raise ConfigError(_of_flag(str(error).removeprefix(f"{source}: "), overrides) or str(error)) from None
+
+
+def _of_flag(said: str, given: Mapping[str, Any]) -> str | None:
+    """What is said of a setting, as of the flag that gave it: then no file is to blame. None: no flag did."""
+    if said.split(maxsplit=1)[0] in given:
+        return f"--{said}"
+    unknown = re.match(r"unknown key '(?P<key>[^']+)'", said)
+    return f"--{unknown['key']}: unknown key{said[unknown.end() :]}" if unknown and unknown["key"] in given else None
 
 
 def read_layers(path: str | Path) -> dict[str, Any]:
@@ -242,15 +261,24 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_problem(message: str) -> tuple[str | None, str]:
-    """jsonargparse's two-line message as the key and ``is 'abc', must be int``; no key where it has another form."""
+    """jsonargparse's two-line message as the key and ``is 'abc', must be an integer``; no key for other forms."""
     message = " ".join(message.split())
-    found = re.match(r'Parser key "(?P<key>[^"]+)": (?P<rule>.*?)\.? (?:Got|Given) value: (?P<value>.*)$', message)
+    # Of a value that YAML reads as another one ("yes"), both are there; the last is what was written.
+    found = re.match(r'Parser key "(?P<key>[^"]+)": (?P<rule>.*)\.? (?:Got|Given) value: (?P<value>.*)$', message)
     if found is None:
         return None, message if len(message) <= _LONG else f"{message[:_LONG]}..."
     wanted = re.findall(r"Expected an? (<class '[^']+'>|[\w.]*Literal\[[^\]]*\]|[\w.\[\], |]+)", found["rule"])
     plain = [re.sub(r"<class '([^']+)'>|typing\.", r"\1", part).strip(" .-") for part in wanted]
-    names = [re.sub(r"Literal\[(.*)\]", r"one of \1", part) for part in plain if part != "NoneType"]
+    names = [_wanted(part) for part in plain if part != "NoneType"]
     return found["key"], f"is {shown(found['value'])}, must be {' or '.join(dict.fromkeys(names)) or 'another type'}"
+
+
+def _wanted(kind: str) -> str:
+    """A type as a person reads it; of several words those that there are."""
+    words = re.fullmatch(r"Literal\[(.*)\]", kind)
+    if words is None:
+        return _READ.get(kind, kind)
+    return f"one of {words[1]}" if "," in words[1] else words[1]
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from amodal.data.masks import InstanceMasks
 from amodal.data.reader import load as load_annotations
 from amodal.data.store import AnnotationSet
 from amodal.data.transforms import Augment
-from amodal.errors import AmodalError, DataError, refuse_address
+from amodal.errors import AmodalError, DataError, counted, refuse_address
 from amodal.structures import Targets
 from amodal.transport import Pair
 
@@ -93,6 +94,19 @@ class AmodalDataset(Dataset[tuple[Tensor, Targets]]):
         """Where image ``index`` lies; DataError for a file name that leaves the folder."""
         name = self.annotations.file_names[index]
         return safe_join(self.images, name, image_id=int(self.annotations.image_ids[index]))
+
+    def check_files(self, indices: Iterable[int]) -> None:
+        """Refuses a folder that lacks pictures of these images; nothing is read.
+
+        Raises:
+            DataError: names the first picture that is not there, and how many others.
+        """
+        missing = [index for index in indices if not os.path.isfile(self.image_path(index))]
+        if not missing:
+            return
+        name, number = self.annotations.file_names[missing[0]], int(self.annotations.image_ids[missing[0]])
+        others = f", nor {counted(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
+        raise DataError(f"{name} is not in {self.images}{others}", file=self.annotations.path or None, image_id=number)
 
     def image(self, index: int) -> Tensor:
         """uint8 [3, H, W], without transforms; DataError for a faulty picture or one of another size than annotated."""

@@ -276,3 +276,35 @@ def test_errors_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(DataError, match=re.escape(told)) as caught:
             read_source(good)
         assert str(caught.value).startswith(str(good / "metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("metrics.json", {"box": "high"}, "box is 'high'"),
+        ("metrics.json", {"mask": {"AP": [1]}}, "mask.AP is a list"),
+        ("metrics.json", {"mask": {"AP": float("nan")}}, ""),
+        ("metrics.json", {"images": "6"}, "images is '6'"),
+        ("test.json", {"annotations": None}, "annotations is null"),
+        ("test.json", {"images": True}, "images is True"),
+    ],
+)
+def test_what_no_test_wrote_is_refused_in_one_line(
+    place: Path, file: str, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = after_test(place, "a", [0] * IMAGES), after_test(place, "b", [4] * IMAGES)
+    (b / file).write_text(json.dumps({**json.loads((b / file).read_text()), **change}))
+    assert main(["compare", str(a), str(b), "--out", str(place / "page.html")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"amodal compare: {b / file}: ")
+    assert said in line
+    assert not (place / "page.html").exists()
+
+
+@pytest.mark.parametrize("out", ["b/metrics.json", "a/predictions.json", "ann.json"])
+def test_the_page_replaces_no_file_that_is_compared(place: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = after_test(place, "a", [0] * IMAGES), after_test(place, "b", [4] * IMAGES)
+    before = (place / out).read_bytes()
+    assert main(["compare", str(a), str(b), "--out", str(place / out), "--limit", "0", "--draws", "0"]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert (place / out).read_bytes() == before

@@ -121,11 +121,11 @@ def test_one_that_cannot_serve_is_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--prior_fit.centers", "3"), "unknown key 'prior_fit.centers'; nearest is 'centres'"),
+        (("--prior_fit.centers", "3"), "--prior_fit.centers: unknown key; nearest is 'centres'"),
         (("--prior_fit.centres", "0"), "prior_fit.centres is 0, must be >= 1"),
-        (("--prior_fit.slots", "3"), "unknown key 'prior_fit.slots'"),
-        (("--model.method.nearestt", "3"), "unknown key 'model.method.nearestt'; nearest is 'nearest'"),
-        (("--model.method.nearest", "few"), "model.method.nearest is 'few', must be int"),
+        (("--prior_fit.slots", "3"), "--prior_fit.slots: unknown key"),
+        (("--model.method.nearestt", "3"), "--model.method.nearestt: unknown key; nearest is 'nearest'"),
+        (("--model.method.nearest", "few"), "model.method.nearest is 'few', must be an integer"),
     ],
 )
 def test_settings_of_its_own_are_checked_on_the_command_line(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -321,3 +322,31 @@ def test_tensors_of_the_optimiser_are_such_as_it_can_have(settings: Path, tmp_pa
         save_file(tensors, path, {"tensors": str(len(tensors))})
         with pytest.raises(WeightsError, match=message):
             train_run(config, resume=True)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_missing_pictures_are_refused_before_anything_is_written(
+    settled: Callable[..., TrainConfig], scenes: Path, tmp_path: Path, part: str
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    other = {f"data.{name}": str(scenes / "annotations.json") for name in ("train", "val")}
+    other |= {f"data.{name}_images": str(scenes / "images") for name in ("train", "val")}
+    changes = {**other, f"data.{part}_images": str(folder), "out": str(tmp_path / "new")}
+    with pytest.raises(DataError, match=r"annotations\.json: image 1: 000001\.png is not in .*images, nor \d+ others$"):
+        train_run(settled(**changes))
+    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir())
+
+
+def test_a_fault_in_validation_leaves_no_loader_process(
+    settled: Callable[..., TrainConfig], scenes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(scenes, tmp_path / "val")
+    picture = sorted((tmp_path / "val/images").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:100])
+    val = {"data.val": str(tmp_path / "val/annotations.json"), "data.val_images": str(tmp_path / "val/images")}
+    config = settled(**val, **{"data.workers": 1, "out": str(tmp_path / "new"), "steps": 1})
+    with pytest.raises(DataError, match=picture.name) as kept:
+        train_run(config)
+    assert multiprocessing.active_children() == [], "Python's exit would wait for them without end"
+    del kept

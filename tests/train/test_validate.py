@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from accelerate import Accelerator
 
 from amodal.config_io import load_config
+from amodal.errors import DataError
 from amodal.model import load_model
 from amodal.score import SHIPPED
 from amodal.train.data import load_data
@@ -80,3 +82,19 @@ def test_a_defined_score_beats_an_undefined_one() -> None:
     assert is_best(2.0, 1.0)
     assert not is_best(None, 0.0)
     assert not is_best(1.0, 1.0)
+
+
+def test_a_damaged_picture_to_validate_on_costs_no_steps(settings: Path, scenes: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(scenes / "images", pictures)
+    broken = next(pictures.iterdir())
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    val = {"data.val": str(scenes / "annotations.json"), "data.val_images": str(pictures), "eval_every": 2}
+    config = load_config(settings, {**val, "steps": 3, "save_every": 100, "out": str(tmp_path / "run")})
+    with pytest.raises(DataError, match=broken.name):
+        train_run(config)
+    assert _steps(tmp_path / "run/last") == 2
+    broken.write_bytes(whole)
+    train_run(config, resume=True)
+    assert _steps(tmp_path / "run/last") == 3

@@ -73,7 +73,7 @@ def test_predict(scenes: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr()
     assert "in 3 images" in printed.out
     assert printed.out.count("px on the shorter side, ") == 1
-    assert f"drawn at 8 of 64 x 64 px: {out / 'overlays'}" in printed.out
+    assert f"drawn at 8 times 64 x 64 px: {out / 'overlays'}" in printed.out
     assert "1 picture could not be read" in printed.err
     assert "broken.png" in printed.err
 

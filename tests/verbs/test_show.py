@@ -34,7 +34,7 @@ def test_long_names_and_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     ann = place(tmp_path, [LONG, "b.png", "c.png"], broken=("b.png",))
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
-    assert f"2 pictures, drawn at 8 of 64 x 48 px: {tmp_path / 'out'}" in printed.out
+    assert f"2 pictures, drawn at 8 times 64 x 48 px: {tmp_path / 'out'}" in printed.out
     assert "1 picture could not be drawn:\n  image 139873: " in printed.err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names[1] == "139874_c.png"
@@ -55,7 +55,7 @@ def test_pictures_have_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest
         with Image.open(tmp_path / size / "139872_a.png") as drawn:
             assert drawn.size == (side, side * 3 // 4)
     printed = capsys.readouterr().out
-    for factor in ("8", "1", "0.5", "1"):
-        assert f"1 picture, drawn at {factor} of 64 x 48 px: " in printed
+    for scale in ("8 times ", "", "0.5 of "):
+        assert f"1 picture, drawn at {scale}64 x 48 px: " in printed
     assert main(["show", str(ann), str(tmp_path), str(tmp_path / "x"), "--draw-size", "-1"]) == 2
     assert "--draw-size is -1, must be 0" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from amodal.compare.page import interval_words, write_page
 from amodal.compare.sources import read_source
 from amodal.errors import ConfigError, encodable, printable
 from amodal.evaluation.table import COLUMNS, PARTS
-from amodal.files import write_text
+from amodal.files import check_target, write_text
 from amodal.launch import warn
 
 
@@ -32,7 +32,7 @@ def compare(
 
     Raises:
         ConfigError: there is nothing to compare with, or one is named twice.
-        DataError: a run cannot be read, or they are not of the same data.
+        DataError: a run cannot be read, they are not of the same data, or ``out`` is a file that is read.
     """
     if len(runs) < 2:
         raise ConfigError("one run cannot be compared; name two or more")
@@ -40,6 +40,8 @@ def compare(
     if twice:
         raise ConfigError(f"{twice[0]} is named twice")
     sides = pair_up([read_source(run) for run in runs])
+    read = [side.tested.annotations for side in sides] + [annotations]
+    check_target(out, *(path for run in runs for path in _read_of(run)), *(path for path in read if path is not None))
     missing: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
@@ -52,6 +54,13 @@ def compare(
     for line in missing:
         warn(printable(line))
     return table(sides, found)
+
+
+def _read_of(run: Path) -> list[Path]:
+    """The files that a run is read from: itself, or what lies in its folder and in those of its tests."""
+    if run.is_file():
+        return [run]
+    return [path for path in (*run.glob("*.*"), *run.glob("*/*.*")) if path.suffix in (".json", ".csv", ".yaml")]
 
 
 def table(sides: Sequence[Side], found: Sequence[Line]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
 
     Raises:
         ConfigError: no training data are named.
-        DataError: a file is missing or faulty, or the classes of the two sets cannot be told apart.
+        DataError: a file or picture is missing, a file is faulty, or the classes of the two sets cannot be told apart.
     """
     data = config.data
     for key in ("train", "train_images"):
@@ -76,7 +76,7 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     train = load_dataset(data.train, data.train_images, transforms=train_transforms(data.flip, config.seed))
     tell(train.annotations, _not_learnt(train.annotations))
     if data.val is None or data.val_images is None:
-        return TrainImages(train), None
+        return _found(TrainImages(train)), None
     val = load_dataset(data.val, data.val_images)
     if val.annotations.path != train.annotations.path:
         tell(val.annotations)
@@ -87,7 +87,14 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     if not comparable(matched, val.annotations):
         warn("warning: data.val has no object with a known whole shape of a class of data.train; AP is undefined, and"
              " best/ follows the newest weights")  # fmt: skip
-    return TrainImages(train), val
+    val.check_files(range(len(val)))
+    return _found(TrainImages(train)), val
+
+
+def _found(images: TrainImages) -> TrainImages:
+    """The images, once their files are; a picture that is missed would else end a run in the middle of it."""
+    images.data.check_files(images.indices.tolist())
+    return images
 
 
 def _not_learnt(data: AnnotationSet) -> list[Count]:
@@ -134,14 +141,18 @@ def annotation_digest(data: AnnotationSet) -> str:
     return digest.hexdigest()
 
 
-def train_loader(images: TrainImages, config: TrainConfig, start: int, rank: int, world: int) -> Iterator[Any]:
+def train_loader(
+    images: TrainImages, config: TrainConfig, start: int, rank: int, world: int
+) -> Generator[Any, None, None]:
     """Micro-batches (images, targets) of this process from step ``start`` on."""
     order = DataOrder(len(images), config.seed, config.batch_size)
     batches = MicroBatches(order, start, config.steps, config.accumulate, rank, world)
     return _batches(images, config.data.workers, batch_sampler=batches)
 
 
-def val_batches(data: AmodalDataset, rank: int, world: int, workers: int) -> Iterator[tuple[list[Tensor], list[int]]]:
+def val_batches(
+    data: AmodalDataset, rank: int, world: int, workers: int
+) -> Generator[tuple[list[Tensor], list[int]], None, None]:
     """This process's share of the validation images with their ids."""
     share = Subset(data, range(rank, len(data), world))
     for images, targets in _batches(share, workers, batch_size=4):
@@ -169,8 +180,10 @@ def _first_error(samples: list[Any]) -> Any:
     return next(errors, None) or collate(samples)
 
 
-def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Iterator[Any]:
+def _batches(data: Dataset[Sample], workers: int, **how: Any) -> Generator[Any, None, None]:
     """Batches of a data set; an error is raised here, as it was raised in the loader process.
+
+    Who leaves it before its end closes it, which ends the loader processes.
 
     Raises:
         AmodalError: a picture is faulty, or a loader process died.

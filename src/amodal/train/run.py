@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import closing as closed
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from amodal.checkpoint import CONFIG, save_model
 from amodal.config import TrainConfig
 from amodal.config_io import to_yaml
 from amodal.datasets import AmodalDataset
-from amodal.errors import ConfigError, counted, named
+from amodal.errors import ConfigError, DataError, counted, named
 from amodal.files import recover, replace_folder, write_text
 from amodal.launch import own_settings
 from amodal.locks import hold_as_main
@@ -180,7 +181,7 @@ def _loop(run: _Run, signals: Signals) -> None:
         elif evals is not None:
             run.metrics = nested_metrics(evals.last)
         return
-    loader = iter(train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes))
+    loader = train_loader(run.images, config, start, accelerator.process_index, accelerator.num_processes)
     bar = tqdm(
         total=config.steps, initial=start, desc=f"train {config.model.system}", unit="step",
         disable=not accelerator.is_main_process, mininterval=1.0,
@@ -188,7 +189,8 @@ def _loop(run: _Run, signals: Signals) -> None:
     run.prepared.train()
     spent: list[float] = []
     quickest = math.inf
-    with bar:
+    # Loader processes end here whatever happens: an error that is kept keeps them, and Python's exit waits for them.
+    with closed(loader), bar:
         for step in range(start, config.steps):
             rate = learning_rate(step, config.optim, config.steps)
             clock = time.perf_counter()
@@ -207,7 +209,13 @@ def _loop(run: _Run, signals: Signals) -> None:
                 spent.clear()
                 _track(run, {f"train/{name}": value for name, value in row.items()})
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                _evaluate(run, evals)
+                try:
+                    _evaluate(run, evals)
+                except DataError:
+                    # A damaged picture costs no steps. Of several processes the others would not come to save.
+                    if accelerator.num_processes == 1:
+                        _save_last(run)
+                    raise
             number = _asked_to_stop(accelerator, signals)
             if done == config.steps or done % config.save_every == 0 or number:
                 _save_last(run)

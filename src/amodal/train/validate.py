@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +37,7 @@ def validate(
     batches = val_batches(data, rank, world, workers)
     bar = tqdm(total=len(range(rank, len(data), world)), desc=f"evaluate, step {step}", unit="image", leave=False,
                disable=not accelerator.is_main_process)  # fmt: skip
-    with torch.no_grad(), accelerator.autocast(), bar:
+    with torch.no_grad(), accelerator.autocast(), closing(batches), bar:
         for images, ids in batches:
             predictions = model([image.to(accelerator.device) for image in images])
             for prediction, image_id in zip(predictions, ids, strict=True):

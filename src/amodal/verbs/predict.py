@@ -40,7 +40,8 @@ def predict(
         amodal predict runs/mine/best pictures --out runs/pictures --threshold 0.7
 
     Args:
-        checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
+        checkpoint: checkpoint folder, or a run folder, which stands for its best/, "nano-scenes-v1", which ships
+            with the package, or a Hugging Face id.
         inputs: images, or folders that are searched through, linked folders too. Left out and counted are hidden files
             and formats that are not read.
         out: folder for the results; the images may lie in it. What an earlier run drew into OUT/overlays is no input.
@@ -79,6 +80,8 @@ def predict(
         model = load(checkpoint, team.device)
         if team.is_main:
             print(seen_size(model.config.transform))
+            if tiling is not None:
+                print(f"larger ones than {tile} px are cut into tiles of that size, each seen so, and seen whole, too")
         outcome = jobs.run(
             model,
             items,

@@ -27,7 +27,8 @@ def test(
         amodal test runs/mine/best annotations.json pictures --out runs/mine/test
 
     Args:
-        checkpoint: checkpoint folder, or "nano-scenes-v1", which ships with the package, or a Hugging Face id.
+        checkpoint: checkpoint folder, or a run folder, which stands for its best/, "nano-scenes-v1", which ships
+            with the package, or a Hugging Face id.
         ann: annotation file (JSON) in any known schema.
         images: folder of the images.
         out: folder for the results.

@@ -42,7 +42,9 @@ def drawn_scale(height: int, width: int, side: int) -> float:
 
 
 def drawn_at(sizes: Iterable[tuple[int, int]], side: int) -> str:
-    """``drawn at 0.42 of 4000 x 3000 px``; of pictures of several sizes each with its number, the most frequent first.
+    """``drawn at 0.42 of 4000 x 3000 px``, ``4 times 256 x 256 px``, at their own size ``640 x 480 px``.
+
+    Of pictures of several sizes each with its number, the most frequent first.
 
     Args:
         sizes: (height, width) of the pictures; at least one.
@@ -50,7 +52,7 @@ def drawn_at(sizes: Iterable[tuple[int, int]], side: int) -> str:
     """
     counts = Counter(sizes).most_common()
     texts = [
-        f"{_number(drawn_scale(*size, side))} of {size[1]} x {size[0]} px"
+        f"{_scale(drawn_scale(*size, side))}{size[1]} x {size[0]} px"
         + (f" ({counted(count, 'picture')})" if len(counts) > 1 else "")
         for size, count in counts[:_LISTED]
     ]
@@ -63,5 +65,7 @@ def check_draw_size(side: int) -> None:
     require(side >= 0, "--draw-size", side, "0 (each picture's own size) or more")
 
 
-def _number(factor: float) -> str:
-    return f"{factor:.2g}" if factor < 0.1 else f"{factor:.2f}".rstrip("0").rstrip(".")
+def _scale(factor: float) -> str:
+    if factor >= 1:
+        return f"{factor:g} times " if factor > 1 else ""
+    return (f"{factor:.2g}" if factor < 0.1 else f"{factor:.2f}".rstrip("0").rstrip(".")) + " of "
