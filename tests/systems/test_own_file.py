@@ -202,8 +202,7 @@ def faulty(here: Path) -> Iterator[None]:
 def test_what_is_no_system_is_one_line_that_says_where_it_was_named(system: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("my.yaml", {"model.system": system})
-    assert str(caught.value).startswith("my.yaml (base ")
-    assert f"): model.system {system}: {told}" in str(caught.value)
+    assert str(caught.value).startswith(f"--model.system {system}: {told}")
     assert "\n" not in str(caught.value)
 
 
@@ -244,7 +243,7 @@ def test_modules_are_looked_for_here_only_where_one_is_named(here: Path) -> None
 
 
 def test_settings_of_its_own_are_checked(here: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'model\.method\.hiden_weight'; nearest is 'hidden_weight'"):
+    with pytest.raises(ConfigError, match=r"--model\.method\.hiden_weight: unknown key; nearest is 'hidden_weight'"):
         load_config("my.yaml", {"model.method.hiden_weight": 1})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from tests.mutants import mutate_json, mutate_tensors, one_line
 from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.errors import AmodalError
-from amodal.model import AmodalModel, load_model
+from amodal.model import AmodalModel, complete, load_model
 from amodal.train.data import fingerprint, load_data
 from amodal.train.engine import make_optimizer
 from amodal.train.run import train_run
@@ -31,7 +32,8 @@ def runs(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     for name in KINDS:
         out = str(tmp_path_factory.mktemp("runs") / name)
         small = {"model.backbone.channels": 8, "model.box_head.channels": 8, "model.mask_head.channels": 8}
-        configs[name] = load_config(settings, {"out": out, "steps": 2, "save_every": 1, "optim.name": name, **small})
+        config = load_config(settings, {"out": out, "steps": 2, "save_every": 1, "optim.name": name, **small})
+        configs[name] = replace(config, model=complete(config.model))  # as it is saved; else each state is another's
         train_run(configs[name])
     return configs
 
