@@ -40,7 +40,7 @@ test: lint types
 	$(ONE_THREAD) $(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 test-slow: setup
-	$(PY) -m pytest -m slow --durations=15
+	$(ONE_THREAD) $(PY) -m pytest -m slow -n $(JOBS) --dist load --durations=15
 
 bench: setup
 	$(PY) -m benchmarks
