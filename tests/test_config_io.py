@@ -503,3 +503,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name, told in (("x" * 5000, r"x\.\.\.: no such file"), ("a\nb", r"^a\\nb: no such file, nor a configuration")):
         with pytest.raises(ConfigError, match=told):
             load_config(name)
+
+
+def test_tags_in_texts_that_may_be_null_are_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--data\.val_images is '!!timestamp x', must be a plain value, no YAML tag$"
+    ):
+        load_config("pgexp/nano", {"data.val_images": "!!timestamp x"})

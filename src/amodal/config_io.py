@@ -375,6 +375,13 @@ def _instantiate(cls: type, data: dict[str, Any], source: str, prefix: str) -> A
         raise ConfigError(f"{source}: {prefix if own else ''}{error}") from None
     except (ArgumentError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{source}: {_parse_problem(str(error), prefix)}") from None
+    except (AttributeError, LookupError):
+        # jsonargparse reads texts that may be null as YAML, and stumbles on its tags in many ways.
+        tagged = [key for key, value in flatten(data).items() if isinstance(value, str) and "!!" in value]
+        if not tagged:
+            raise
+        value = shown(flatten(data)[tagged[0]])
+        raise ConfigError(f"{source}: {prefix}{tagged[0]} is {value}, must be a plain value, no YAML tag") from None
 
 
 def _parse_problem(message: str, prefix: str) -> str:
