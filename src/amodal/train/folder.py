@@ -13,7 +13,8 @@ from amodal.train.state import OPTIMIZER, STATE
 _CHECKPOINT = (CONFIG, WEIGHTS, CARD, PRIOR)
 LOG, EVALS = "log.csv", "eval.csv"
 """Tables of a run folder, a row an interval of training and a row a validation."""
-_TRACKED = "tensorboard"  # every run makes it, and hardly anybody else
+TRACKED = "tensorboard"
+"""Folder that every run makes before it writes any other, and hardly anybody else."""
 
 
 def check_run_folder(out: Path) -> None:
@@ -24,7 +25,7 @@ def check_run_folder(out: Path) -> None:
     """
     check_own(out / "best", _CHECKPOINT, "a checkpoint")
     check_own(out / "last", (*_CHECKPOINT, OPTIMIZER, STATE), "a checkpoint")
-    if (out / _TRACKED).is_dir() or (out / "last" / STATE).is_file():
+    if (out / TRACKED).is_dir() or (out / "last" / STATE).is_file():
         return
     for name in (CONFIG, LOG, EVALS):
         if (out / name).exists():

@@ -31,7 +31,7 @@ from amodal.model import AmodalModel, build, complete
 from amodal.train.data import TrainImages, fingerprint, load_data, loader_deaths, train_loader
 from amodal.train.early import check_early
 from amodal.train.engine import Batch, StepResult, learning_rate, make_optimizer, train_step
-from amodal.train.folder import EVALS, LOG, check_run_folder, check_run_room
+from amodal.train.folder import EVALS, LOG, TRACKED, check_run_folder, check_run_room
 from amodal.train.freeze import freeze
 from amodal.train.init import start_from
 from amodal.train.log import CsvLog, quiet_tensorboard
@@ -123,7 +123,7 @@ def _train(config: TrainConfig, resume: bool, init: str | None) -> None:
                 print(line)
         with loader_deaths():
             _loop(run, signals)
-        with named(run.out / "tensorboard"):
+        with named(run.out / TRACKED):
             accelerator.end_training()
         if main:
             print(closing(config, run.metrics, run.state.best))
@@ -158,6 +158,9 @@ def _prepare(
     out = Path(config.out)
     if accelerator.is_main_process:
         check_run_room(out, model)
+        with named(out):
+            # First of all: by this folder a run killed at any later moment is known as one.
+            (out / TRACKED).mkdir(parents=True, exist_ok=True)
         write_text(out / CONFIG, to_yaml(config))
     shortened = config.steps < planned
     run = _Run(config, out, accelerator, model, prepared, engine, images, val, state, progress, shortened)
@@ -169,7 +172,7 @@ def _loop(run: _Run, signals: Signals) -> None:
     log, evals = None, None
     if accelerator.is_main_process:
         log, evals = CsvLog(run.out / LOG, start), CsvLog(run.out / EVALS, start)
-    with named(run.out / "tensorboard"):
+    with named(run.out / TRACKED):
         # TensorBoard forgets what a killed run wrote beyond its checkpoint.
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
     signals.note()
@@ -235,14 +238,14 @@ def _asked_to_stop(accelerator: Accelerator, signals: Signals) -> int:
 
 
 def _track(run: _Run, values: dict[str, float]) -> None:
-    with named(run.out / "tensorboard"):
+    with named(run.out / TRACKED):
         run.accelerator.log(values, step=run.state.step)
 
 
 def _track_pictures(run: _Run, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
     tracker = run.accelerator.get_tracker("tensorboard")
     images = {f"samples/{name}": picture[None] for name, picture in pictures.items()}
-    with named(run.out / "tensorboard"):
+    with named(run.out / TRACKED):
         tracker.log_images(images, step=run.state.step, dataformats="NHWC")
 
 
