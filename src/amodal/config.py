@@ -235,6 +235,7 @@ class DataConfig:
         train_images: folder its file names are relative to.
         val: annotation file evaluated during training; null: no evaluation.
         val_images: folder its file names are relative to.
+        schema: schema of these files; "auto" recognises it by the keys of their annotations.
         flip: probability of a horizontal flip in training.
         workers: loader processes; at a terminal, more than there are cores are asked for.
     """
@@ -243,11 +244,12 @@ class DataConfig:
     train_images: str = ""
     val: str | None = None
     val_images: str | None = None
+    schema: str = "auto"
     flip: float = 0.5
     workers: int = 2
 
     def __post_init__(self) -> None:
-        no_empty(self, "data.", "val", "val_images")
+        no_empty(self, "data.", "val", "val_images", "schema")
         within(self, "data.", 0, 1, "flip")
         within(self, "data.", 0, WORKERS, "workers")
 

@@ -225,3 +225,15 @@ def test_faults_are_told(world: World, capsys: pytest.CaptureFixture[str]) -> No
     assert "pictures.images has 99" in capsys.readouterr().err
     assert world({"rows": {"x": {"run": "nosuch"}}})[0] == 2
     assert "no run is called 'nosuch'" in capsys.readouterr().err
+
+
+def test_the_schema_of_the_data_reaches_every_step(world: World, tmp_path: Path) -> None:
+    code, lines = world({"rows": {"mask_rcnn": {"optim.lr": 0.5}}}, "--data.schema", "canonical")
+    assert code == 0
+    assert "--schema canonical" in " ".join(_of(lines, "test")[0])
+    (settings,) = (tmp_path / "out" / "runs").glob("*/settings.yaml")
+    assert yaml.safe_load(settings.read_text())["data"]["schema"] == "canonical"
+    assert world({"rows": {"mask_rcnn": {"optim.lr": 0.5}}}) == (
+        0,
+        [],
+    )  # The annotations are the same, and so is the run.

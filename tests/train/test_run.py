@@ -16,6 +16,7 @@ from amodal.config import TrainConfig
 from amodal.config_io import load_config
 from amodal.errors import AmodalError, ConfigError, DataError, WeightsError
 from amodal.model import complete, load_model
+from amodal.train.data import load_data
 from amodal.train.run import train_run
 from amodal.train.state import read_state
 
@@ -93,8 +94,9 @@ def test_other_settings_are_refused_by_name(settled: Callable[..., TrainConfig])
     message = str(caught.value)
     assert "cannot resume, settings differ: model.box_head.nms (0.5, now 0.6), optim.lr (0.01, now 0.5)" in message
     assert "workers (" not in message
-    assert message.endswith("a resumed run may change accumulate, data.val, data.val_images, data.workers, eval_every, "
-                            "log_every, out, prior, save_every, steps")  # fmt: skip
+    data = "data.schema, data.val, data.val_images, data.workers"
+    may = f"accumulate, {data}, eval_every, log_every, out, prior, save_every, steps"
+    assert message.endswith(f"a resumed run may change {may}")
 
 
 def test_other_data_are_refused(settled: Callable[..., TrainConfig], scenes: Path) -> None:
@@ -234,7 +236,7 @@ def test_data_without_a_known_whole_shape_are_refused_with_the_way_out(
     content["annotations"] = [{key: entry[key] for key in keys} for entry in content["annotations"]]
     (tmp_path / "modal.json").write_text(json.dumps(content))
     changes = {"data.train": str(tmp_path / "modal.json"), "out": str(tmp_path / "run"), "steps": 1}
-    with pytest.raises(DataError, match=r"no object's whole shape is known \(read as schema 'coco'\).*amodal convert"):
+    with pytest.raises(DataError, match=r"no object's whole shape is known \(read as schema 'coco'\).*--data\.schema"):
         train_run(load_config(settings, changes))
 
 
@@ -352,3 +354,19 @@ def test_a_fault_in_validation_leaves_no_loader_process(
         train_run(config)
     assert multiprocessing.active_children() == [], "Python's exit would wait for them without end"
     del kept
+
+
+def test_the_schema_may_be_named(settings: Path, scenes: Path, tmp_path: Path) -> None:
+    """KINS keys in a file that has the canonical ones, too: what they mean is then for the user to say."""
+    content = json.loads((scenes / "annotations.json").read_text())
+    for entry in content["annotations"]:
+        entry["inmodal_seg"], entry["inmodal_bbox"] = entry["visible_mask"], entry["visible_bbox"]
+    (tmp_path / "both.json").write_text(json.dumps(content))
+    paths = {"data.train": str(tmp_path / "both.json"), "data.val": str(tmp_path / "both.json")}
+    paths["data.val_images"] = str(scenes / "images")
+    for name in ("canonical", "kins"):
+        images, val = load_data(load_config(settings, {**paths, "data.schema": name}))
+        assert val is not None
+        assert images.data.annotations.schema == val.annotations.schema == name
+    with pytest.raises(DataError, match=r"unknown schema 'kinz'; nearest is 'kins'"):
+        load_data(load_config(settings, {**paths, "data.schema": "kinz"}))

@@ -137,7 +137,7 @@ def foreign(name: str, title: str, seed: int, predictions: Mapping[Split, Path],
 
 def result(split: Split, predictions: Path, columns: Sequence[str]) -> dict[str, Any]:
     """Numbers of a results file on one split, with the baselines that ``columns`` ask for."""
-    truth = load(split.paths()[0])
+    truth = load(split.paths()[0], schema=split.schema)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Not cut at a threshold, whatever their lowest score is.
         evaluation = prepare(truth, predictions)

@@ -34,7 +34,7 @@ def measure(checkpoint: Path, split: Split) -> dict[str, Any]:
         before NMS is counted with every pair of region and class.
     """
     annotations, images = split.paths()
-    truth = load_annotations(annotations)
+    truth = load_annotations(annotations, schema=split.schema)
     first = truth.file_names[int(truth.image_ids.argmin())]
     model = load(checkpoint, "cpu")
     parameters = sum(value.numel() for value in model.parameters())

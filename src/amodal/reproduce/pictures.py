@@ -51,7 +51,7 @@ def picture_sheet(study: Study, members: Sequence[Member], path: Path) -> Path:
     assert asked is not None
     split = study.sources.test[0]
     annotations, images = split.paths()
-    truth = load(annotations)
+    truth = load(annotations, schema=split.schema)
     found = [(member.title, _predictions(study, member)) for member in members]
     sheet = []
     for row in choose(truth, asked, str(study.experiment.path)):

@@ -92,7 +92,8 @@ def reproduce(asked: Asked) -> int:
         given, outcome = _draw(asked.drawn, asked.out, runner)
         if _code(outcome) != DONE:
             return _say(outcome)
-    sources = find_sources(experiment.data, given)
+    schema = asked.settings.get("data.schema", experiment.settings.get("data.schema", "auto"))
+    sources = find_sources(experiment.data, given, str(schema))
     plan = Plan(experiment, sources.train.digest, asked.settings, asked.base)
     study = Study(experiment, sources, plan, asked.out, [experiment.path.parent / "runs", *asked.runs], runner)
     members, outcome = study.do()

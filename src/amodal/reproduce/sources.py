@@ -21,12 +21,19 @@ class Split:
         name: how tables call it.
         digest: of the annotations.
         annotations, images: file and folder; None where only the digest is known, so that nothing can be run on it.
+        schema: what the annotations are read as, "auto": what their keys say.
     """
 
     name: str
     digest: str
     annotations: Path | None = None
     images: Path | None = None
+    schema: str = "auto"
+
+    @property
+    def schema_words(self) -> tuple[str, ...]:
+        """How a command is told the schema; empty where it finds it out itself."""
+        return () if self.schema == "auto" else ("--schema", self.schema)
 
     def paths(self) -> tuple[Path, Path]:
         """Annotation file and picture folder.
@@ -64,6 +71,21 @@ class Sources:
     test: tuple[Split, ...]
 
 
+class _Reader:
+    """Digests of files; one file may stand for several splits, and is read, and what it lacks told, once."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self._known: dict[Path, str] = {}
+
+    def digest(self, path: Path) -> str:
+        if path not in self._known:
+            annotations = load(path, schema=self.schema)
+            tell(annotations)
+            self._known[path] = annotation_digest(annotations)
+        return self._known[path]
+
+
 def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> tuple[tuple[Path, Path], ...]:
     """Annotation files with their picture folders, for the flags ``--data.FLAG`` and ``--data.FLAG_images``.
 
@@ -76,29 +98,29 @@ def pair_up(flag: str, annotations: Sequence[Path], images: Sequence[Path]) -> t
     return tuple(zip(annotations, images, strict=True))
 
 
-def find_sources(names: DataNames, given: Given) -> Sources:
+def find_sources(names: DataNames, given: Given, schema: str = "auto") -> Sources:
     """The data sets, their annotations read for their digests; ``given`` comes first.
 
-    What is left out of a file is said on stderr.
+    What is left out of a file is said on stderr. ``schema`` is what the files are read as.
 
     Raises:
         ConfigError: one is missing, or its annotations are not those that the experiment file names.
         DataError: a file is faulty.
     """
-    known: dict[Path, str] = {}  # One file may stand for several splits.
-    train = _split("train", names.train, given.train, names, given.root, known)
+    reader = _Reader(schema)
+    train = _split("train", names.train, given.train, names, given.root, reader)
     if train is None:
         raise ConfigError("--data.train is missing: the experiment names no data of its own")
     tests = given.test or (None,) * len(names.test)
     test_names = [None] * len(tests) if given.test else list(names.test)
     pairs = zip(test_names, tests, strict=True)
-    test = [_split("test", name, pair, names, given.root, known) for name, pair in pairs]
+    test = [_split("test", name, pair, names, given.root, reader) for name, pair in pairs]
     if not test:
         raise ConfigError("--data.test is missing: the experiment names no data of its own")
     found = tuple(split for split in test if split is not None)
     if len({split.name for split in found}) < len(found):
         raise ConfigError(f"--data.test: two splits are called {found[0].name!r}; rename a file or its folder")
-    return Sources(train, _split("tune", names.tune, given.tune, names, given.root, known), found)
+    return Sources(train, _split("tune", names.tune, given.tune, names, given.root, reader), found)
 
 
 def split_name(annotations: Path) -> str:
@@ -113,15 +135,15 @@ def _split(
     pair: tuple[Path, Path] | None,
     names: DataNames,
     root: Path | None,
-    known: dict[Path, str],
+    reader: _Reader,
 ) -> Split | None:
     if pair is not None:
-        return Split(split_name(pair[0]), _digest(pair[0], known), *pair)
+        return Split(split_name(pair[0]), reader.digest(pair[0]), *pair, reader.schema)
     if name is None:
         return None
     stated = (names.digests or {}).get(name)
     if root is not None:
-        return _below(root, name, stated, known)
+        return _below(root, name, stated, reader)
     if stated is None:
         raise ConfigError(
             f"--data.{role} or --data.root is missing: runs are found by the digest of their annotations, and the"
@@ -130,7 +152,7 @@ def _split(
     return Split(name, stated)
 
 
-def _below(root: Path, name: str, stated: str | None, known: dict[Path, str]) -> Split:
+def _below(root: Path, name: str, stated: str | None, reader: _Reader) -> Split:
     """The split NAME below ``--data.root``; ``stated`` is the digest that the experiment file names, if any."""
     path = root / f"{name}.json"
     if not path.is_file():
@@ -141,17 +163,9 @@ def _below(root: Path, name: str, stated: str | None, known: dict[Path, str]) ->
             f"--data.root {root}: {name}.json is not there; runs, finished ones too, are found by the digest of their"
             f" annotations: give the folder that holds it, or for finished runs alone {way}"
         )
-    digest = _digest(path, known)
+    digest = reader.digest(path)
     if stated not in (None, digest):
         raise ConfigError(
             f"{path}: not the annotations of this experiment: their digest is {digest}, data.digests.{name} is {stated}"
         )
-    return Split(name, digest, path, root / name)
-
-
-def _digest(path: Path, known: dict[Path, str]) -> str:
-    if path not in known:
-        annotations = load(path)
-        tell(annotations)
-        known[path] = annotation_digest(annotations)
-    return known[path]
+    return Split(name, digest, path, root / name, reader.schema)

@@ -69,7 +69,8 @@ def steps_of(run: Run, splits: Iterable[Split], folders: Folders, sources: Sourc
     for split in splits:
         annotations, images = split.paths()
         target = folders.test(run.id, split)
-        words = ("test", str(folders.checkpoint(run.id)), str(annotations), str(images), "--out", str(target))
+        base = ("test", str(folders.checkpoint(run.id)), str(annotations), str(images), "--out", str(target))
+        words = (*base, *split.schema_words)
         title = f"test {run.label} on {split.name}"
         mark = folders.tested(run.id, split)
         steps.append(Step(f"{run.id}-{target.name}", title, words, mark, (train,), on_device=True))
@@ -130,7 +131,7 @@ def _prior(prior_id: str, fit: PriorConfig, folders: Folders, sources: Sources) 
     # Named, so that the fit keeps no images back for its report: what is fitted must not hang on what is reported.
     judged = train if sources.tune is None or sources.tune.annotations is None else sources.tune.annotations
     out = folders.prior(prior_id)
-    words = ["prior", "fit", str(train), str(out), "--val", str(judged), *_flags(fit)]
+    words = ["prior", "fit", str(train), str(out), "--val", str(judged), *_flags(fit), *sources.train.schema_words]
     return Step(f"prior-{prior_id}", f"fit a prior ({prior_id})", tuple(words), out.with_suffix(".json"))
 
 

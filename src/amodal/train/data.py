@@ -44,8 +44,8 @@ class TrainImages(Dataset[Sample]):
         if not bool((_objects(annotations) & annotations.amodal_known).any()):
             raise DataError(
                 f"no object's whole shape is known (read as schema {annotations.schema!r}), so there is nothing"
-                " amodal to learn; if the file has whole shapes under another schema's keys, write them anew with"
-                " 'amodal convert SRC OUT --schema NAME', or else make data with hidden parts, as 'amodal scenes' does",
+                " amodal to learn; if the file has whole shapes under another schema's keys, name that with"
+                " --data.schema, or else make data with hidden parts, as 'amodal scenes' does",
                 file=annotations.path or None,
             )
 
@@ -73,11 +73,12 @@ def load_data(config: TrainConfig) -> tuple[TrainImages, AmodalDataset | None]:
     if (data.val is None) != (data.val_images is None):
         given, other = ("val", "val_images") if data.val is not None else ("val_images", "val")
         raise ConfigError(f"data.{given} is set without data.{other}")
-    train = load_dataset(data.train, data.train_images, transforms=train_transforms(data.flip, config.seed))
+    flips = train_transforms(data.flip, config.seed)
+    train = load_dataset(data.train, data.train_images, data.schema, transforms=flips)
     tell(train.annotations, _not_learnt(train.annotations))
     if data.val is None or data.val_images is None:
         return _found(TrainImages(train)), None
-    val = load_dataset(data.val, data.val_images)
+    val = load_dataset(data.val, data.val_images, data.schema)
     if val.annotations.path != train.annotations.path:
         tell(val.annotations)
     ours = Classes(train.annotations.class_names, train.annotations.category_ids, "data.train")

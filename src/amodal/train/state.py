@@ -49,6 +49,7 @@ FREE_KEYS = frozenset(
         "data.workers",
         "data.val",
         "data.val_images",
+        "data.schema",
         "prior",
     }
 )
