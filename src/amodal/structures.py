@@ -36,6 +36,10 @@ class LossTerm(NamedTuple):
         """Scalar ``total / count``, 0 where the count is 0."""
         return self.total / self.count.clamp(min=1.0)
 
+    def times(self, weight: float) -> LossTerm:
+        """The loss with a weight; what it is averaged over stays."""
+        return LossTerm(weight * self.total, self.count)
+
 
 class MaskSource(Protocol):
     """G instance masks of one image, kept as RLE or polygons until a crop is asked for."""

@@ -25,8 +25,6 @@ from amodal.train.folder import EVALS, LOG
 
 _NO_SETTINGS = ("version", "class_names", "category_ids", "out")
 
-_PERCENT = 100.0001  # what sums of floats may be above 100
-
 Points = list[tuple[float, float]]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amodal.config import ModelConfig
 from amodal.models.branch import Branch, Prior
+from amodal.models.fills import msra_fill
 from amodal.models.losses import mask_targets, mask_term, matched
 from amodal.models.occluders import occluder_targets, occluder_term
 from amodal.models.pooler import Pooler
@@ -130,10 +131,9 @@ class AISFormer(Branch):
         self.mask_embed = perceptron(width, width, width, width)
         self.subtract = perceptron(2 * width, width, width)
         for layer in (self.learner, self.deconv):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            msra_fill(layer)
         nn.init.normal_(self.pixel_embed.weight, std=0.001)
-        for layer in (self.learner, self.deconv, self.pixel_embed):
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.pixel_embed.bias)  # type: ignore[arg-type]
 
     def forward(self, features: dict[str, Tensor], rois: RoIs) -> BranchOutput:
         x = F.relu(self.deconv(F.relu(self.learner(self.pooler(features, rois.boxes, rois.batch)))))
@@ -166,7 +166,7 @@ class AISFormer(Branch):
             "loss_mask_occluder": (occluder_term(occluder, others, rois), self.occluder_weight),
             "loss_mask_hidden": (mask_term(hidden, (whole - seen).abs(), known), self.hidden_weight),
         }
-        return {name: LossTerm(weight * term.total, term.count) for name, (term, weight) in terms.items()}
+        return {name: term.times(weight) for name, (term, weight) in terms.items()}
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from amodal.config import ModelConfig
 from amodal.models.box_head import BoxPredictor
-from amodal.models.branch import Branch, Prior, Rescore
+from amodal.models.branch import Branch, Prior
+from amodal.models.fills import msra_fill, xavier_fill
 from amodal.models.losses import amodal_mask_term, matched, visible_mask_term
 from amodal.models.mask_head import MaskHead
 from amodal.models.pooler import Pooler
@@ -28,9 +29,8 @@ class Stream(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(4))
         self.fc = nn.Linear(channels * pool_size**2, width)
         for conv in self.convs:
-            draw(conv)
-        nn.init.kaiming_uniform_(self.fc.weight, a=1)
-        nn.init.zeros_(self.fc.bias)
+            msra_fill(conv)  # type: ignore[arg-type]
+        xavier_fill(self.fc)
 
     def first(self, pooled: Tensor) -> Tensor:
         """Pooled maps float [R, C, P, P] -> maps of the first convolution, the same shape."""
@@ -95,16 +95,9 @@ class TwoStreams(BoxPredictor):
         loss = F.cross_entropy(self.occluded(x).float(), occluded, reduction="none")
         return LossTerm((loss * weight).sum(), weight.sum())
 
-    def detect(
-        self,
-        features: Mapping[str, Tensor],
-        proposals: list[Tensor],
-        sizes: list[tuple[int, int]],
-        rescore: Rescore,
-        threshold: float | None = None,
-    ) -> RoIs:
-        rois = super().detect(features, proposals, sizes, rescore, threshold)
-        return replace(rois, shared=torch.cat(self.first_maps(features, rois), dim=1))
+    def handed_on(self, features: Mapping[str, Tensor], rois: RoIs) -> Tensor:
+        """float [R, 2C, P, P], first maps of the occlusion stream, then of the class stream."""
+        return torch.cat(self.first_maps(features, rois), dim=1)
 
     def first_maps(self, features: Mapping[str, Tensor], rois: RoIs) -> tuple[Tensor, Tensor]:
         """float [R, C, P, P], first maps of the occlusion and of the class stream in the frames ``rois.boxes``."""
@@ -125,7 +118,7 @@ class CodedHead(nn.Module):
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
         self.head = MaskHead(channels, num_classes, config.mask_head)
         for layer in (self.join_streams, self.enlarge, self.after, self.join_mask, self.last):
-            draw(layer)
+            msra_fill(layer)
         # Here the predictor is drawn like the layers before it, by its outputs: one a class, and the background.
         nn.init.normal_(self.head.predictor.weight, std=(2 / (num_classes + 1)) ** 0.5)
 
@@ -160,11 +153,3 @@ class ASN(Branch):
             "loss_mask_amodal": amodal_mask_term(output.amodal_logits, rois, output.boxes, self.soft_targets),
             "loss_mask_visible": visible_mask_term(output.visible_logits, rois, rois.boxes, self.soft_targets),
         }
-
-
-def draw(layer: nn.Module) -> None:
-    """First weights of a convolution or deconvolution: normal, by its outputs; biases 0."""
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)

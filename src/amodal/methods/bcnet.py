@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from amodal.config import ModelConfig
 from amodal.models.backbone import group_norm
 from amodal.models.branch import Branch, Prior
+from amodal.models.fills import msra_fill
 from amodal.models.losses import mask_targets, mask_term, matched
 from amodal.models.mask_head import ClassPredictor
 from amodal.models.occluders import occluder_targets, occluder_term
@@ -89,9 +90,7 @@ class BCNet(Branch):
         self.outputs = nn.ModuleDict({name: Output(channels, num_classes, method.class_specific) for name in names})
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                msra_fill(layer)
         for output in self.outputs.values():
             nn.init.normal_(output.predictor.weight, std=0.001)  # type: ignore[arg-type, union-attr]
 
@@ -118,7 +117,7 @@ class BCNet(Branch):
                 occluder_term(logits["occluder_boundary"], contour(others), rois, others), self.boundary_weight,
             ),
         }  # fmt: skip
-        return {name: LossTerm(weight * term.total, term.count) for name, (term, weight) in terms.items()}
+        return {name: term.times(weight) for name, (term, weight) in terms.items()}
 
 
 def contour(masks: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from amodal.config import ModelConfig
 from amodal.models.branch import Branch, Prior
-from amodal.models.losses import amodal_mask_term, mask_targets, mask_term, matched, visible_mask_term
+from amodal.models.losses import mask_targets, mask_term, matched
 from amodal.models.mask_head import MaskHead
 from amodal.models.pooler import Pooler
 from amodal.structures import BranchOutput, LossTerm, RoIs
@@ -39,12 +39,17 @@ class ORCNN(Branch):
         """L_A + L_V + L_H, all of weight 1. Nothing is detached: the hidden part trains both heads."""
         amodal, visible = output.amodal_logits, output.visible_logits
         assert visible is not None
-        size = amodal.shape[-1]
-        whole, seen = (mask_targets(rois, part, rois.boxes, size) for part in ("amodal", "visible"))
-        # Hidden is where the two crops differ; where the whole is not annotated nothing is known of it.
-        hidden = mask_term(hidden_logits(amodal, visible), (whole - seen).abs(), matched(rois, "amodal_known"))
+        known = matched(rois, "amodal_known")
+        whole, seen = masks = self._targets(rois, amodal.shape[-1], soft=False)
+        whole_goal, seen_goal = self._targets(rois, amodal.shape[-1], soft=True) if self.soft_targets else masks
         return {
-            "loss_mask_amodal": amodal_mask_term(amodal, rois, output.boxes, self.soft_targets),
-            "loss_mask_visible": visible_mask_term(visible, rois, rois.boxes, self.soft_targets),
-            "loss_mask_hidden": hidden,
+            "loss_mask_amodal": mask_term(amodal, whole_goal, known),
+            "loss_mask_visible": mask_term(visible, seen_goal),
+            # Hidden is where the two crops differ; where the whole is not annotated nothing is known of it.
+            "loss_mask_hidden": mask_term(hidden_logits(amodal, visible), (whole - seen).abs(), known),
         }
+
+    def _targets(self, rois: RoIs, size: int, soft: bool) -> tuple[Tensor, Tensor]:
+        """Amodal and visible masks float32 [R, size, size] in the frames ``rois.boxes``."""
+        amodal = mask_targets(rois, "amodal", rois.boxes, size, soft)
+        return amodal, mask_targets(rois, "visible", rois.boxes, size, soft)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from amodal.config import ModelConfig
 from amodal.models.branch import Branch, Prior
+from amodal.models.fills import xavier_fill
 from amodal.models.losses import mask_targets, mask_term, matched
 from amodal.models.mask_head import MaskHead
 from amodal.models.pooler import Pooler
@@ -54,10 +55,9 @@ class Reclassifier(nn.Module):
         self.first, self.second = nn.Linear(channels * pool_size**2, width), nn.Linear(width, width)
         self.score = nn.Linear(width, num_classes)
         for layer in (self.first, self.second):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+            xavier_fill(layer)
         nn.init.normal_(self.score.weight, std=0.01)
-        for layer in (self.first, self.second, self.score):
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.score.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps float [R, C, P, P] -> logits float32 [R, K]."""
@@ -146,7 +146,7 @@ class VRSP(Branch):
         }
         weights = dict.fromkeys(("loss_guided_amodal", "loss_guided_visible"), self.guided_weight)
         weights["loss_reclass"] = self.reclass_weight
-        return {name: LossTerm(weights.get(name, 1.0) * term.total, term.count) for name, term in terms.items()}
+        return {name: term.times(weights.get(name, 1.0)) for name, term in terms.items()}
 
     def matching_term(self, passes: Passes) -> LossTerm:
         """Coarse maps shall be those that attention to the true masks gives: 1 - cosine, both heads, both places."""

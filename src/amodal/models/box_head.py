@@ -15,6 +15,7 @@ from torchvision.ops import batched_nms
 
 from amodal.config import ModelConfig
 from amodal.models.branch import BoxSide, Rescore
+from amodal.models.fills import xavier_fill
 from amodal.models.losses import matched
 from amodal.models.pooler import Pooler
 from amodal.models.sampling import select
@@ -148,7 +149,12 @@ class BoxPredictor(BoxSide):
         if better is not None:
             candidates = replace(candidates, scores=better)
             candidates = select(candidates, candidates.scores > threshold)
-        return select(candidates, self._suppress(candidates))
+        found = select(candidates, self._suppress(candidates))
+        return replace(found, shared=self.handed_on(features, found))
+
+    def handed_on(self, features: Mapping[str, Tensor], rois: RoIs) -> Tensor | None:
+        """``RoIs.shared`` of detections in their final boxes; None: this box side hands on nothing."""
+        return None
 
     def _suppress(self, candidates: RoIs) -> Tensor:
         """int64, rows that survive NMS, image by image, best first.
@@ -187,10 +193,8 @@ class BoxHead(BoxPredictor):
         self.fc6 = nn.Linear(model.backbone.channels * config.pool_size**2, config.channels)
         self.fc7 = nn.Linear(config.channels, config.channels)
         self.add_outputs(config.channels)
-        # Caffe2's Xavier fill.
         for layer in (self.fc6, self.fc7):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+            xavier_fill(layer)
         self.draw_outputs()
 
     def forward(self, features: Mapping[str, Tensor], boxes: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:

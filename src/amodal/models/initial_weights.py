@@ -92,9 +92,7 @@ def check_weights(config: BackboneConfig) -> None:
     from amodal.models import timm_weights
 
     if config.weights != timm_weights.DOWNLOAD:
-        path = timm_weights.find_file(config.name.removeprefix(TIMM), config.weights)
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such file")
+        timm_weights.find_file(config.name.removeprefix(TIMM), config.weights)
 
 
 def notice(config: BackboneConfig) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amodal.config import MaskHeadConfig
+from amodal.models.fills import msra_fill
 
 
 class ClassPredictor(nn.Module):
@@ -54,9 +55,7 @@ class MaskHead(nn.Module):
         self.predictor = ClassPredictor(config.channels, num_classes)
         for layer in (*self.convs, self.deconv):
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                msra_fill(layer)
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Pooled features float [R, C, P, P], classes int64 [R] -> mask logits float [R, 2P, 2P] of those classes."""

@@ -10,10 +10,10 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from amodal.errors import WeightsError, nearest
+from amodal.files import open_weights
 from amodal.models.timm_body import TimmBody
 
 SHIPPED, DOWNLOAD = "shipped", "timm"
@@ -38,7 +38,7 @@ def find_file(name: str, weights: str) -> Path:
         weights: "shipped", "timm", or a path that ends in ``.safetensors``.
 
     Raises:
-        WeightsError: nothing ships for that model, the hub has no such file, or cannot be reached.
+        WeightsError: nothing ships for that model, there is no such file, or the hub cannot be reached.
     """
     if weights == SHIPPED:
         base = name.split(".")[0]
@@ -53,6 +53,8 @@ def find_file(name: str, weights: str) -> Path:
         choices = [SHIPPED, DOWNLOAD]
         rule = f"must be {SHIPPED!r}, {DOWNLOAD!r} or a .safetensors file for timm/{name}"
         raise WeightsError(f"model.backbone.weights is {weights!r}, {rule}{nearest(weights, choices, listed=0)}")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
     return path
 
 
@@ -60,7 +62,8 @@ def licence(name: str, weights: str) -> str:
     """What licence the weights come under, as far as timm or the file itself says."""
     if weights == DOWNLOAD:
         return str(getattr(timm.get_pretrained_cfg(name), "license", None) or "not stated by timm")
-    return _metadata(find_file(name, weights)).get("license", "not stated in the file")
+    with open_weights(find_file(name, weights)) as file:
+        return str((file.metadata() or {}).get("license", "not stated in the file"))
 
 
 def match(body: TimmBody, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -108,11 +111,3 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{repository}: no model.safetensors to be had from the hub ({reason})") from None
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error})") from None

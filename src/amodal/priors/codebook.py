@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amodal.config_io import check_classes, check_version, structure
+from amodal.config_io import structure
 from amodal.data.store import AnnotationSet
-from amodal.errors import ConfigError, WeightsError, counted, nearest
-from amodal.files import open_weights, read_weights, write_tensors, write_text
-from amodal.plain_yaml import dump_yaml, read_yaml
+from amodal.errors import ConfigError, WeightsError, counted
+from amodal.files import open_weights, read_weights, write_text
+from amodal.plain_yaml import dump_yaml
 from amodal.priors.encoder import MaskEncoder, fit_encoder
+from amodal.priors.facts import read_facts, write_module
 from amodal.priors.instances import collect
 from amodal.priors.prior import refuse_other_classes
 from amodal.settings import CodebookConfig, FitConfig
@@ -54,16 +55,12 @@ class Codebook(nn.Module):
         data: str = "",
     ) -> None:
         super().__init__()
-        self._config, self.data = config, data
+        self.config, self.data = config, data
         self.class_names, self.category_ids = list(class_names), [int(value) for value in category_ids]
         self.encoder = encoder.float().eval()
         self.register_buffer("codes", codes)
         self.register_buffer("counts", counts)
         self.requires_grad_(False)
-
-    @property
-    def config(self) -> CodebookConfig:
-        return self._config
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Codebook:
         """Follows the detector to its device and stays float32: distances of halves would tie."""
@@ -152,8 +149,7 @@ class CodebookMaker:
             "data": prior.data,
         }
         write_text(folder / SETTINGS, dump_yaml(data))
-        state = {name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()}
-        write_tensors(folder / TENSORS, state)
+        write_module(prior, folder / TENSORS)
 
     def load(self, folder: str | Path, device: torch.device | str = "cpu") -> Codebook:
         """The codebook in a folder.
@@ -208,13 +204,5 @@ def _centres(codes: Tensor, most: int, seed: int) -> Tensor:
 
 def _read_settings(folder: Path) -> tuple[CodebookConfig, dict[str, Any]]:
     path = folder / SETTINGS
-    data = read_yaml(path)
-    check_version(data.pop("version", 1), path)
-    for key in data:
-        if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), list(_KEYS))}")
-    for key, kind in _KEYS.items():
-        if not isinstance(data.get(key), kind):
-            raise ConfigError(f"{path}: {key} is {data.get(key)!r}, must be a {kind.__name__}")
-    check_classes(data["class_names"], data["category_ids"], path)
+    data = read_facts(path, _KEYS)
     return structure(CodebookConfig, data.pop("fit"), str(path), "fit."), data

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from amodal.bounds import MANY
-from amodal.config_io import check_classes, check_version, structure
-from amodal.errors import ConfigError, WeightsError, counted, nearest, shown
-from amodal.files import read_weights, write_tensors, write_text
-from amodal.plain_yaml import dump_yaml, read_yaml
+from amodal.config_io import structure
+from amodal.errors import ConfigError, WeightsError, counted, shown
+from amodal.files import read_weights, write_text
+from amodal.plain_yaml import dump_yaml
 from amodal.priors.bank import layout
 from amodal.priors.bank_io import FILE as BANK
 from amodal.priors.bank_io import load_bank, save_bank
 from amodal.priors.encoder import MaskEncoder
+from amodal.priors.facts import read_facts, write_module
 from amodal.priors.flow import FlowNet
 from amodal.priors.prior import Prior
 from amodal.settings import PriorConfig
@@ -53,11 +54,11 @@ def save_prior(prior: Prior, folder: str | Path) -> None:
         "data": prior.data,
     }
     write_text(folder / SETTINGS, dump_yaml(data))
-    _write(prior.encoder, folder / ENCODER)
+    write_module(prior.encoder, folder / ENCODER)
     # Of an earlier prior here; this one may have none.
     (folder / FLOW).unlink(missing_ok=True)
     if prior.flow is not None:
-        _write(prior.flow, folder / FLOW)
+        write_module(prior.flow, folder / FLOW)
     save_bank(prior.bank, folder)
 
 
@@ -105,19 +106,8 @@ def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
         ConfigError: the file is missing, damaged or of a newer release; names file and key.
     """
     path = folder / SETTINGS
-    data = read_yaml(path)
-    check_version(data.pop("version", 1), path)
-    for key in data:
-        if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {shown(key)}{nearest(str(key), list(_KEYS))}")
-    for key, kind in _KEYS.items():
-        if key not in data:
-            raise ConfigError(f"{path}: {key} is missing")
-        number = isinstance(data[key], int) and not isinstance(data[key], bool)
-        if not isinstance(data[key], kind) and not (kind is float and number):
-            raise ConfigError(f"{path}: {key} is {shown(data[key])}, must be a {kind.__name__}")
+    data = read_facts(path, _KEYS)
     config = structure(PriorConfig, data.pop("fit"), str(path), "fit.")
-    check_classes(data["class_names"], data["category_ids"], path)
     widths = data["flow_widths"]
     if config.flow == "network" and (len(widths) != 3 or not _are_counts(widths) or not 1 <= min(widths) <= 4096):
         raise ConfigError(f"{path}: flow_widths is {shown(widths)}, must be three numbers of channels")
@@ -129,11 +119,6 @@ def read_settings(folder: Path) -> tuple[PriorConfig, dict[str, Any]]:
 
 def _are_counts(values: list[Any]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-
-
-def _write(module: nn.Module, path: Path) -> None:
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    write_tensors(path, state)
 
 
 def _read(module: M, path: Path) -> M:

@@ -22,7 +22,6 @@ from amodal.config_io import OWN_SETTINGS, flatten, structure, to_dict
 from amodal.errors import ConfigError
 from amodal.model import normalised
 from amodal.models.backbone import TIMM
-from amodal.models.timm_weights import SHIPPED, find_file
 from amodal.systems import is_own, source_file
 from amodal.train.state import FREE_KEYS
 
@@ -165,8 +164,8 @@ def _contents(flat: Mapping[str, Any], fresh: bool) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     weights, system = flat[_WEIGHTS], flat[_SYSTEM]
-    if flat[_BACKBONE].startswith(TIMM) and weights == SHIPPED:
-        found[_WEIGHTS] = f"file {_file_digest(find_file(flat[_BACKBONE].removeprefix(TIMM), weights))}"
+    if (file := _shipped(flat[_BACKBONE], weights)) is not None:
+        found[_WEIGHTS] = f"file {_file_digest(file)}"
     elif weights is not None and Path(weights).suffix.lower() == ".safetensors":
         if fresh and not Path(weights).is_file():
             raise ConfigError(f"{_WEIGHTS} is {weights!r}, no such file")
@@ -176,6 +175,15 @@ def _contents(flat: Mapping[str, Any], fresh: bool) -> dict[str, Any]:
         # What the texts among its settings mean, only its code knows.
         found |= {key: _content(value) for key, value in flat.items() if key.startswith(OWN_SETTINGS)}
     return found
+
+
+def _shipped(backbone: str, weights: Any) -> Path | None:
+    """The file of weights that come with the package, where a backbone of timm is to start from those."""
+    if not backbone.startswith(TIMM):
+        return None
+    from amodal.models.timm_weights import SHIPPED, find_file  # timm takes a second; whoever has none need not wait.
+
+    return find_file(backbone.removeprefix(TIMM), weights) if weights == SHIPPED else None
 
 
 def _content(value: Any) -> Any:
